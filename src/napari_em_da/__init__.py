@@ -1,0 +1,138 @@
+"""Domain-adaptive segmentation of electron microscopy volumes: scripts, command line and napari."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_em_da.config import (
+        AdaptConfig,
+        AugmentConfig,
+        EvaluateConfig,
+        ImageConfig,
+        LabelledConfig,
+        LossConfig,
+        MethodConfig,
+        NetworkConfig,
+        SamplingConfig,
+        SegmentConfig,
+        TrainConfig,
+        TrainingConfig,
+        WeightConfig,
+    )
+    from napari_em_da.errors import ConfigError, DataError, EmDaError, JobFailed, ResourceError
+    from napari_em_da.events import Finished, Metric, Notice, Preview, Progress, Saved
+    from napari_em_da.jobs import run
+    from napari_em_da.metrics import evaluate_arrays
+    from napari_em_da.sample import flyem_sample
+    from napari_em_da.synthetic import phantom
+    from napari_em_da.volume import Volume
+    from napari_em_da.weights import weight_map
+    from napari_em_da.workflows import adapt, evaluate, pipeline, replay, segment, train
+
+    __version__: str
+
+_HOME = {
+    "AdaptConfig": "config",
+    "AugmentConfig": "config",
+    "ConfigError": "errors",
+    "DataError": "errors",
+    "EmDaError": "errors",
+    "EvaluateConfig": "config",
+    "Finished": "events",
+    "ImageConfig": "config",
+    "JobFailed": "errors",
+    "LabelledConfig": "config",
+    "LossConfig": "config",
+    "MethodConfig": "config",
+    "Metric": "events",
+    "NetworkConfig": "config",
+    "Notice": "events",
+    "Preview": "events",
+    "Progress": "events",
+    "ResourceError": "errors",
+    "SamplingConfig": "config",
+    "Saved": "events",
+    "SegmentConfig": "config",
+    "TrainConfig": "config",
+    "TrainingConfig": "config",
+    "Volume": "volume",
+    "WeightConfig": "config",
+    "adapt": "workflows",
+    "evaluate": "workflows",
+    "evaluate_arrays": "metrics",
+    "flyem_sample": "sample",
+    "phantom": "synthetic",
+    "pipeline": "workflows",
+    "replay": "workflows",
+    "run": "jobs",
+    "segment": "workflows",
+    "train": "workflows",
+    "weight_map": "weights",
+}
+
+__all__ = [
+    "AdaptConfig",
+    "AugmentConfig",
+    "ConfigError",
+    "DataError",
+    "EmDaError",
+    "EvaluateConfig",
+    "Finished",
+    "ImageConfig",
+    "JobFailed",
+    "LabelledConfig",
+    "LossConfig",
+    "MethodConfig",
+    "Metric",
+    "NetworkConfig",
+    "Notice",
+    "Preview",
+    "Progress",
+    "ResourceError",
+    "SamplingConfig",
+    "Saved",
+    "SegmentConfig",
+    "TrainConfig",
+    "TrainingConfig",
+    "Volume",
+    "WeightConfig",
+    "__version__",
+    "adapt",
+    "evaluate",
+    "evaluate_arrays",
+    "flyem_sample",
+    "phantom",
+    "pipeline",
+    "replay",
+    "run",
+    "segment",
+    "train",
+    "weight_map",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use, so that importing the package loads neither torch, Qt nor napari (PEP 562)."""
+    if name == "__version__":
+        value: Any = _version()
+    elif name in _HOME:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value  # the next use is a plain look-up
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("napari-em-da")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "0+unknown"

@@ -1,0 +1,212 @@
+"""Everything a user can set, as frozen models with bounds; forms, command line and YAML come from these."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from napari_em_da.catalog import unknown
+from napari_em_da.errors import ConfigError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+VoxelSize = tuple[Positive, Positive, Positive]
+Range = tuple[float, float]
+M = TypeVar("M", bound=BaseModel)
+
+
+class Config(BaseModel):
+    """Base of every user-facing model: frozen, and a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Options = Config  # the flat options of one network or method
+
+
+class ImageConfig(Config):
+    """An unlabelled volume; it has no place for labels, so none can leak into training."""
+
+    image: Path = Field(description="File or folder of sections")
+    voxel_nm: VoxelSize | None = Field(None, description="Voxel size z,y,x in nm; taken from the file if absent")
+
+
+class LabelledConfig(ImageConfig):
+    """A volume with its label map."""
+
+    labels: Path = Field(description="Label map of the same shape")
+
+
+class NetworkConfig(Config):
+    """Which network, and its own options."""
+
+    name: str = Field("unet", description="Name in the catalog of networks")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of that network")
+
+
+class MethodConfig(Config):
+    """Which training method, and its own options."""
+
+    name: str = Field("supervised", description="Name in the catalog of methods")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of that method")
+
+
+class LossConfig(Config):
+    """Segmentation loss: weighted cross-entropy plus an overlap loss."""
+
+    cross_entropy: NonNegative = Field(1.0, description="Weight of the cross-entropy")
+    reduction: Literal["mean_valid", "weight_mean", "sum"] = Field("mean_valid", description="Of the cross-entropy")
+    overlap: Literal["dice", "squared_dice", "jaccard", "none"] = Field("dice", description="Overlap loss")
+    overlap_weight: NonNegative = Field(1.0, description="Weight of the overlap loss")
+
+
+class WeightConfig(Config):
+    """Pixel weight map of the labels."""
+
+    kind: str | None = Field(None, description="Name in the catalog of weight maps; none for equal weights")
+    scale: Literal["none", "max1", "mean1"] = Field("none", description="Scaling of the raw map")
+    floor: NonNegative | None = Field(None, description="Smallest weight; the kind's default if absent")
+    params: dict[str, Any] = Field(default_factory=dict, description="Parameters of that kind")
+
+
+class AugmentConfig(Config):
+    """Random changes of the training windows; probabilities are per window."""
+
+    flip: bool = Field(True, description="Flip along x, y and (3D) z, each with probability 1/2")
+    rotate90: bool = Field(True, description="Rotate in the plane by multiples of 90 degrees")
+    scale: Range = Field((0.8, 1.25), description="In-plane magnification, log-uniform")
+    rotate_deg: NonNegative = Field(0.0, description="In-plane rotation, uniform up to this angle")
+    piecewise_affine: Fraction = Field(0.0, description="Probability of a random piecewise affine deformation")
+    piecewise_affine_strength: Range = Field((0.01, 0.05), description="Node displacement, fraction of the window")
+    elastic: Fraction = Field(0.0, description="Probability of an elastic deformation")
+    elastic_px: NonNegative = Field(20.0, description="Amplitude of the elastic deformation")
+    elastic_spacing_px: Positive = Field(40.0, description="Node spacing of the elastic deformation")
+    photometric: Fraction = Field(0.5, description="Probability of each intensity change, per section")
+    brightness: NonNegative = Field(0.12, description="Shift, fraction of the robust range")
+    contrast: Range = Field((0.8, 1.2), description="Gain around the window's mean")
+    gamma: Range = Field((0.7, 1.5), description="Exponent of the intensity curve")
+    blur_px: NonNegative = Field(1.0, description="Largest sigma of the Gaussian blur")
+    noise: NonNegative = Field(0.05, description="Largest sigma of the noise, fraction of the robust range")
+    invert: Fraction = Field(0.0, description="Probability of inverting the contrast")
+    match_target: Fraction = Field(0.0, description="Probability of giving source windows the target's histogram")
+
+
+class SamplingConfig(Config):
+    """Which windows are drawn."""
+
+    patch_px: tuple[Count, Count, Count] = Field((1, 192, 192), description="Window z,y,x; z is 1 for 2D networks")
+    batch: Count = Field(8, description="Windows per step")
+    balance: Fraction = Field(0.5, description="Share of windows centred on a class chosen uniformly")
+    validation: Annotated[float, Field(ge=0, lt=0.9)] = Field(0.1, description="Share of x held out for validation")
+    validation_patches: Count = Field(16, description="Windows scored at each validation")
+    pixel_nm: Positive | None = Field(None, description="In-plane pixel size to train at; the data's own if absent")
+    threads: Annotated[int, Field(ge=0, le=64)] = Field(1, description="Threads that prepare windows ahead")
+
+
+class TrainingConfig(Config):
+    """How long and how fast to train."""
+
+    steps: Count = Field(2000, description="Training steps")
+    learning_rate: Positive = Field(1e-3, description="Peak learning rate")
+    schedule: Literal["onecycle", "cosine", "constant", "step"] = Field("onecycle", description="Learning-rate schedule")
+    decay: Annotated[float, Field(gt=0, le=1)] = Field(0.75, description="Factor of the step schedule")
+    decay_every: Count = Field(2512, description="Steps between decays of the step schedule")
+    optimiser: Literal["adam", "adamw", "sgd"] = Field("adamw", description="Optimiser")
+    weight_decay: NonNegative = Field(1e-4, description="Weight decay")
+    clip_norm: NonNegative = Field(1.0, description="Largest gradient norm; 0 switches clipping off")
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Decay of the weight average; 0 switches it off")
+    precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 where the machine computes it")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="Seed of everything random")
+    validate_every: Count = Field(200, description="Steps between validations")
+    checkpoint_every: Count = Field(200, description="Steps between checkpoints")
+
+
+class TrainConfig(Config):
+    """One complete training or adaptation job; a run folder saves exactly this."""
+
+    run: Path = Field(description="Run folder to create")
+    source: tuple[LabelledConfig, ...] = Field(min_length=1, description="Labelled volumes")
+    target: tuple[ImageConfig, ...] = Field((), description="Unlabelled volumes to adapt to")
+    classes: dict[str, tuple[int, ...]] = Field(min_length=1, description="Class name: label values; others are background")
+    ignore_label: int | None = Field(None, description="Label value that is not annotated")
+    init: Path | None = Field(None, description="Run folder whose network to start from")
+    network: NetworkConfig = NetworkConfig()
+    method: MethodConfig = MethodConfig()
+    loss: LossConfig = LossConfig()
+    weights: WeightConfig = WeightConfig()
+    augment: AugmentConfig = AugmentConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    training: TrainingConfig = TrainingConfig()
+
+
+class AdaptConfig(Config):
+    """Adapt a trained run to unlabelled volumes; what is absent comes from that run."""
+
+    run: Path = Field(description="Run folder of the trained source model")
+    target: tuple[ImageConfig, ...] = Field(min_length=1, description="Unlabelled volumes")
+    out: Path = Field(description="Run folder to create")
+    method: MethodConfig = MethodConfig(name="adversarial")
+    augment: AugmentConfig | None = None
+    sampling: SamplingConfig | None = None
+    training: TrainingConfig | None = None
+
+
+class SegmentConfig(Config):
+    """Segment a volume of any size with a trained run."""
+
+    image: Path = Field(description="File or folder of sections")
+    run: Path = Field(description="Run folder")
+    output: Path = Field(description="Label volume to write (.tif or .zarr)")
+    probabilities: Path | None = Field(None, description="Probability volume to write (.tif or .zarr)")
+    voxel_nm: VoxelSize | None = Field(None, description="Voxel size z,y,x in nm; taken from the file if absent")
+    checkpoint: Literal["best", "last"] = Field("best", description="Which weights")
+    tta: bool = Field(False, description="Average over the 8 in-plane symmetries")
+    tile_px: Count | None = Field(None, description="In-plane tile; chosen from the memory if absent")
+    batch: Count | None = Field(None, description="Tiles per pass; chosen from the memory if absent")
+    precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 where the machine computes it")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
+    overwrite: bool = Field(False, description="Replace outputs that exist")
+
+
+class EvaluateConfig(Config):
+    """Score a segmentation against annotated labels."""
+
+    prediction: Path = Field(description="Label volume")
+    labels: Path = Field(description="Annotated label volume of the same shape")
+    classes: dict[str, tuple[int, ...]] | None = Field(None, description="Class name: label values in the annotation")
+    ignore_label: int | None = Field(None, description="Label value that is not annotated")
+    metrics: tuple[str, ...] = Field(("iou", "dice", "precision", "recall"), description="Scores to compute")
+    overlay: Path | None = Field(None, description="PNG of one section: hits green, misses red, false alarms blue")
+
+
+def parse(model: type[M], values: dict[str, Any], what: str = "option") -> M:
+    """Validate a dictionary.
+
+    Raises
+    ------
+    ConfigError
+        Naming each wrong key, its value and what is allowed; unknown keys get the nearest match.
+    """
+    try:
+        return model(**values)
+    except ValidationError as error:
+        raise ConfigError(describe(error, model, what)) from None
+
+
+def describe(error: ValidationError, model: type[BaseModel], what: str = "option") -> str:
+    """Turn a pydantic error into one readable line."""
+    parts = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
+            parts.append(unknown(what, where, tuple(model.model_fields)))
+        elif item["type"] == "extra_forbidden":
+            parts.append(f"Unknown {what} {where!r}")
+        else:
+            parts.append(f"{where}: {item['msg']} (got {item.get('input')!r})")
+    return "; ".join(parts)

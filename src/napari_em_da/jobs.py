@@ -1,0 +1,76 @@
+"""Drive a job, a generator of events, to its result."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator
+from contextlib import closing
+from typing import Any
+
+from napari_em_da.errors import JobFailed
+from napari_em_da.events import Event, Finished, Metric, Notice, Progress
+
+Job = Generator[Event, None, None]
+
+
+def run(job: Job, *, progress: bool = False, on_event: Callable[[Event], None] | None = None) -> Any:
+    """Run a job to its end and return the result of its ``Finished`` event.
+
+    Parameters
+    ----------
+    job : generator of events
+        What ``train``, ``adapt``, ``segment`` or ``evaluate`` return.
+    progress : bool
+        Write one status line to standard error.
+    on_event : callable, optional
+        Called with every event, in order.
+
+    Raises
+    ------
+    JobFailed
+        If the stream ends without ``Finished``.
+
+    Notes
+    -----
+    An exception, Ctrl-C included, closes the job, which saves what it must.
+    """
+    show = StatusLine() if progress else None
+    with closing(job):
+        for event in job:
+            if show is not None:
+                show(event)
+            if on_event is not None:
+                on_event(event)
+            if isinstance(event, Finished):
+                return event.result
+    raise JobFailed("The job ended without a result: it was cancelled, or it is not a job of this package.")
+
+
+def forward(job: Job) -> Generator[Event, None, Any]:
+    """Re-yield a job's events inside another job and return its result (``result = yield from forward(job)``)."""
+    with closing(job):
+        for event in job:
+            if isinstance(event, Finished):
+                return event.result
+            yield event
+    raise JobFailed("A stage of the job ended without a result.")
+
+
+class StatusLine:
+    """One line on a terminal that is rewritten as events arrive."""
+
+    def __init__(self) -> None:
+        self._metrics = ""
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Metric):
+            self._metrics = "  ".join(f"{k} {v:.4g}" for k, v in list(event.values.items())[:4])
+        elif isinstance(event, Progress):
+            text = f"{event.stage} {event.done}/{event.total} {event.unit}  {self._metrics}".strip()
+            sys.stderr.write(f"\r\x1b[2K{text[:118]}")
+            if event.done >= event.total:
+                sys.stderr.write("\n")
+            sys.stderr.flush()
+        elif isinstance(event, Notice):
+            sys.stderr.write(f"\r\x1b[2K{'warning: ' if event.level == 'warning' else ''}{event.text}\n")
+

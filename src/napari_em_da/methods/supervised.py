@@ -1,0 +1,32 @@
+"""Supervised training: weighted cross-entropy and overlap loss on the labelled source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from napari_em_da.config import Options
+from napari_em_da.losses._base import Losses
+from napari_em_da.methods._base import Method, MethodSpec, Setup
+from napari_em_da.sampling import Sample
+
+
+class SupervisedOptions(Options):
+    """Supervised training has no options of its own."""
+
+
+class Supervised(Method):
+    """Minimise the segmentation loss on the source."""
+
+    def step(self, batch: Mapping[str, Sample], step: int) -> Iterator[tuple[str, Losses]]:
+        """Yield the segmentation loss of one batch of labelled windows."""
+        source = batch["source"]
+        logits = self.network(source.image)  # (B, C, [Z,] Y, X)
+        yield "network", self.loss(logits, source.labels, source.weights)
+
+
+def build(setup: Setup, options: SupervisedOptions) -> Method:
+    """Build the method."""
+    return Supervised(setup)
+
+
+METHOD = MethodSpec(build, SupervisedOptions)

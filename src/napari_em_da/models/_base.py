@@ -1,0 +1,76 @@
+"""What every segmentation network offers to training, adaptation and inference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from napari_em_da.config import Options, parse
+
+
+class SegmentationNet(nn.Module):
+    """Base of all networks: images in, logits out, with named feature taps.
+
+    Attributes
+    ----------
+    ndim : int
+        2 for input (B, C, Y, X), 3 for (B, C, Z, Y, X).
+    divisor : tuple of ndim ints
+        Tiles start on multiples of this, or results differ from those of the whole image.
+    halo_px : tuple of ndim ints
+        Context that an output voxel sees on each side, grid alignment included; a multiple of ``divisor``.
+    local : bool
+        False where an output depends on the whole tile (instance and group norm), so that no halo suffices.
+    margin_px : tuple of ndim ints
+        What the output lacks on each side (0 for same-padded networks, 92 for the original U-Net).
+    """
+
+    ndim: int = 2
+    divisor: tuple[int, ...]
+    halo_px: tuple[int, ...]
+    margin_px: tuple[int, ...]
+    local: bool = True
+    in_channels: int
+    classes: int
+
+    def forward_taps(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return logits (B, classes, …) and features: ``enc0`` … ``bottleneck``, ``dec…`` from coarse to ``dec0``."""
+        raise NotImplementedError
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits (B, classes, …) of the spatial size of ``image`` less twice ``margin_px``."""
+        return self.forward_taps(image)[0]
+
+    @property
+    def head(self) -> nn.Module:
+        """The classification layer, replaced when a run starts from a network with other classes."""
+        raise NotImplementedError
+
+    def patch_problem(self, patch: tuple[int, ...]) -> str | None:
+        """Return why a training patch of this spatial size cannot work, with the nearest sizes that do; else None."""
+        for axis, (size, step) in enumerate(zip(patch, self.divisor, strict=True)):
+            if size % step:
+                low, high = size // step * step, -(-size // step) * step
+                near = f"{low} or {high}" if low else f"{high}"
+                return f"patch {patch} is not divisible by {self.divisor} on axis {axis} ({size}); use {near}"
+        return None
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One entry of the catalog of networks.
+
+    ``build(in_channels, classes, options)`` returns a network with freshly initialised weights; ``options`` is an
+    instance of ``options_type``.
+    """
+
+    build: Callable[[int, int, Any], SegmentationNet]
+    options_type: type[Options]
+
+    def create(self, in_channels: int, classes: int, options: dict[str, Any] | None = None) -> SegmentationNet:
+        """Validate ``options`` and build the network; wrong options are a ConfigError."""
+        return self.build(in_channels, classes, parse(self.options_type, options or {}))
+
