@@ -33,44 +33,22 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_HOME = {
-    "AdaptConfig": "config",
-    "AugmentConfig": "config",
-    "ConfigError": "errors",
-    "DataError": "errors",
-    "EmDaError": "errors",
-    "EvaluateConfig": "config",
-    "Finished": "events",
-    "ImageConfig": "config",
-    "JobFailed": "errors",
-    "LabelledConfig": "config",
-    "LossConfig": "config",
-    "MethodConfig": "config",
-    "Metric": "events",
-    "NetworkConfig": "config",
-    "Notice": "events",
-    "Preview": "events",
-    "Progress": "events",
-    "ResourceError": "errors",
-    "SamplingConfig": "config",
-    "Saved": "events",
-    "SegmentConfig": "config",
-    "TrainConfig": "config",
-    "TrainingConfig": "config",
-    "Volume": "volume",
-    "WeightConfig": "config",
-    "adapt": "workflows",
-    "evaluate": "workflows",
-    "evaluate_arrays": "metrics",
-    "flyem_sample": "sample",
-    "phantom": "synthetic",
-    "pipeline": "workflows",
-    "replay": "workflows",
-    "run": "jobs",
-    "segment": "workflows",
-    "train": "workflows",
-    "weight_map": "weights",
+_PUBLIC = {
+    "config": (
+        "AdaptConfig AugmentConfig EvaluateConfig ImageConfig LabelledConfig LossConfig MethodConfig "
+        "NetworkConfig SamplingConfig SegmentConfig TrainConfig TrainingConfig WeightConfig"
+    ),
+    "errors": "ConfigError DataError EmDaError JobFailed ResourceError",
+    "events": "Finished Metric Notice Preview Progress Saved",
+    "jobs": "run",
+    "metrics": "evaluate_arrays",
+    "sample": "flyem_sample",
+    "synthetic": "phantom",
+    "volume": "Volume",
+    "weights": "weight_map",
+    "workflows": "adapt evaluate pipeline replay segment train",
 }
+_HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 
 __all__ = [
     "AdaptConfig",

@@ -144,16 +144,25 @@ class TrainConfig(Config):
     training: TrainingConfig = TrainingConfig()
 
 
+class AdaptTrainingConfig(TrainingConfig):
+    """How long and how fast to adapt."""
+
+    steps: Count = Field(1000, description="Adaptation steps")
+    learning_rate: Positive = Field(1e-4, description="Peak learning rate")
+    schedule: Literal["onecycle", "cosine", "constant", "step"] = Field("constant", description="Learning-rate schedule")
+    weight_decay: NonNegative = Field(0.0, description="Weight decay")
+
+
 class AdaptConfig(Config):
-    """Adapt a trained run to unlabelled volumes; what is absent comes from that run."""
+    """Adapt a trained run to unlabelled volumes; what is not set here comes from that run."""
 
     run: Path = Field(description="Run folder of the trained source model")
     target: tuple[ImageConfig, ...] = Field(min_length=1, description="Unlabelled volumes")
     out: Path = Field(description="Run folder to create")
     method: MethodConfig = MethodConfig(name="adversarial")
-    augment: AugmentConfig | None = None
-    sampling: SamplingConfig | None = None
-    training: TrainingConfig | None = None
+    augment: AugmentConfig = AugmentConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    training: AdaptTrainingConfig = AdaptTrainingConfig()
 
 
 class SegmentConfig(Config):
@@ -182,6 +191,7 @@ class EvaluateConfig(Config):
     ignore_label: int | None = Field(None, description="Label value that is not annotated")
     metrics: tuple[str, ...] = Field(("iou", "dice", "precision", "recall"), description="Scores to compute")
     overlay: Path | None = Field(None, description="PNG of one section: hits green, misses red, false alarms blue")
+    image: Path | None = Field(None, description="Volume to show below the overlay")
 
 
 def parse(model: type[M], values: dict[str, Any], what: str = "option") -> M:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable, Generator
-from contextlib import closing
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from types import FrameType
 from typing import Any
 
 from napari_em_da.errors import JobFailed
@@ -32,10 +35,11 @@ def run(job: Job, *, progress: bool = False, on_event: Callable[[Event], None] |
 
     Notes
     -----
-    An exception, Ctrl-C included, closes the job, which saves what it must.
+    An exception closes the job, which saves what it must. The first Ctrl-C waits for the next event, so that no step is
+    torn apart; the second stops at once.
     """
     show = StatusLine() if progress else None
-    with closing(job):
+    with closing(job), interruptible() as interrupted:
         for event in job:
             if show is not None:
                 show(event)
@@ -43,7 +47,29 @@ def run(job: Job, *, progress: bool = False, on_event: Callable[[Event], None] |
                 on_event(event)
             if isinstance(event, Finished):
                 return event.result
+            if interrupted:
+                raise KeyboardInterrupt
     raise JobFailed("The job ended without a result: it was cancelled, or it is not a job of this package.")
+
+
+@contextmanager
+def interruptible() -> Iterator[list[int]]:
+    """Collect Ctrl-C in a list instead of raising it, in the main thread; the second one raises."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+    previous = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        caught.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield caught
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def forward(job: Job) -> Generator[Event, None, Any]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 VoxelSize = tuple[float, float, float]
 SAMPLE_VOXELS = 1 << 21  # enough for a percentile to be stable to < 0.1 % of the range
+SAMPLE_READ = 1 << 26  # voxels that a sample may have to decode, however large the sections
+NAN_REMEDY = "replace them, for example with numpy.nan_to_num, before opening the volume."
 
 
 @dataclass(frozen=True)
@@ -38,27 +40,37 @@ class Intensity:
     std: float
 
     def standardise(self, raw: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Clip to the robust range, then shift and scale to mean 0 and standard deviation 1; any shape."""
-        out = np.clip(raw.astype(np.float32, copy=False), self.quantiles[0], self.quantiles[-1])
-        out -= np.float32(self.mean)
-        out /= np.float32(self.std)
-        return out
+        """Clip to the robust range, then shift and scale to mean 0 and standard deviation 1; any shape.
+
+        Raises
+        ------
+        DataError
+            If ``raw`` holds NaN.
+        """
+        # 32-bit integers around 1e9 would lose their contrast in float32 before the mean is subtracted
+        out = np.clip(raw, self.quantiles[0], self.quantiles[-1], dtype=np.float32 if raw.itemsize <= 2 else np.float64)
+        out -= self.mean
+        out /= self.std
+        if raw.dtype.kind == "f" and np.isnan(out).any():
+            raise DataError(f"{int(np.isnan(out).sum())} of {out.size} voxels are NaN; {NAN_REMEDY}")
+        return out.astype(np.float32, copy=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Volume:
     """A stack of sections, read when asked for.
 
     Attributes
     ----------
-    data : dask array (Z, Y, X) or (Z, Y, X, C)
+    source : array-like (Z, Y, X) or (Z, Y, X, C)
+        Whatever has ``shape``, ``dtype`` and slicing: a numpy, dask or zarr array, or the sections of a file.
     voxel_nm : (z, y, x) in nanometres, or None where nobody said
     name : str
     path : Path or None
         Where it was opened from.
     """
 
-    data: da.Array = field(repr=False)
+    source: Any = field(repr=False)
     voxel_nm: VoxelSize | None = None
     name: str = "volume"
     path: Path | None = None
@@ -78,57 +90,69 @@ class Volume:
         DataError
             If the path does not exist, no reader knows it, it is damaged, or it is not a stack of sections.
         """
-        from napari_em_da.catalog import Catalog
+        from napari_em_da.io import read
 
-        path = Path(path).expanduser()
-        if not path.exists():
-            raise DataError(f"{path} does not exist.")
-        reader_names: Catalog[Any] = Catalog("napari_em_da.io", "READER")
-        reasons = []
-        for entry in reader_names.names():
-            reader = reader_names[entry]
-            reason = reader.cannot_read(path)
-            if reason is None:
-                volume: Volume = reader.read(path)
-                if voxel_nm is not None:
-                    volume = replace(volume, voxel_nm=check_voxel_size(voxel_nm))
-                return volume if name is None else replace(volume, name=name)
-            reasons.append(f"{entry}: {reason}")
-        raise DataError(f"No reader can open {path} ({'; '.join(reasons)}).")
+        volume = read(Path(path).expanduser())
+        if voxel_nm is not None:
+            volume = replace(volume, voxel_nm=check_voxel_size(voxel_nm))
+        return volume if name is None else replace(volume, name=name)
 
     @classmethod
-    def from_array(
-        cls, array: Any, *, voxel_nm: Sequence[float] | None = None, name: str = "array"
-    ) -> Volume:
-        """Wrap a numpy or dask array (Z, Y, X[, C]); a single section (Y, X) becomes (1, Y, X)."""
-        import dask.array as da
+    def from_array(cls, array: Any, *, voxel_nm: Sequence[float] | None = None, name: str = "array") -> Volume:
+        """Wrap a numpy, dask or zarr array (Z, Y, X[, C]); a single section (Y, X) becomes (1, Y, X).
 
-        if array.ndim == 2:
-            array = array[None]
-        if array.ndim not in (3, 4):
-            raise DataError(f"{name} has {array.ndim} axes {tuple(array.shape)}; expected (Z, Y, X) or (Z, Y, X, C).")
-        if 0 in array.shape:
-            raise DataError(f"{name} is empty: its shape is {tuple(array.shape)}.")
-        if not isinstance(array, da.Array):
-            array = da.from_array(array, chunks=(1, *array.shape[1:]), name=False)
+        Booleans become uint8. The array is not copied.
+
+        Raises
+        ------
+        DataError
+            If the array is empty, of another number of axes, or not of real numbers.
+        """
+        if not hasattr(array, "shape"):
+            array = np.asarray(array)
+        if len(array.shape) not in (2, 3, 4):
+            raise DataError(f"{name} has {len(array.shape)} axes {array.shape}; expected (Z, Y, X) or (Z, Y, X, C).")
+        if not all(np.isfinite(n) and n > 0 for n in array.shape):
+            raise DataError(f"{name} is empty or of unknown size: its shape is {tuple(array.shape)}.")
+        if np.dtype(array.dtype).kind not in "buif":
+            raise DataError(f"{name} is of type {array.dtype}; expected integers, floats or booleans.")
+        if len(array.shape) == 2 or array.dtype == bool:
+            if not isinstance(array, np.ndarray):
+                array = _dask(array)
+            array = array[None] if array.ndim == 2 else array
+            array = array.astype(np.uint8) if array.dtype == bool else array
         return cls(array, None if voxel_nm is None else check_voxel_size(voxel_nm), name)
+
+    @cached_property
+    def data(self) -> da.Array:
+        """The voxels as a dask array, one section per chunk unless the source has chunks of its own."""
+        return _dask(self.source)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(int(n) for n in self.data.shape)
+        return tuple(int(n) for n in self.source.shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.data.dtype)
+        """Type of the voxels in this machine's byte order."""
+        return np.dtype(self.source.dtype).newbyteorder("=")
 
     @property
     def nbytes(self) -> int:
-        return int(self.data.nbytes)
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def read(self, region: tuple[slice, ...] | None = None) -> npt.NDArray[Any]:
-        """Read a region (all of it by default) into memory."""
-        block = self.data if region is None else self.data[region]
-        return np.asarray(block.compute(scheduler="synchronous"))
+        """Read a region (all of it by default) into memory: a fresh, writable, contiguous array.
+
+        Notes
+        -----
+        The region is sliced from the source itself. Building a dask graph for a training window would cost about
+        a hundred times more than reading it from a memory-mapped file.
+        """
+        block = self.source[(slice(None),) if region is None else region]
+        if hasattr(block, "compute"):
+            block = block.compute(scheduler="synchronous")
+        return np.array(block, dtype=self.dtype, order="C")
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the volume with its voxel size, atomically: the file is whole, or it is not there.
@@ -137,6 +161,8 @@ class Volume:
         ------
         DataError
             If the file exists and ``overwrite`` is false, or no writer knows the suffix.
+        ResourceError
+            If the disk has too little space.
         """
         from napari_em_da.io import write
 
@@ -146,11 +172,12 @@ class Volume:
     def fingerprint(self) -> str:
         """Hash of shape, type and a fixed sample of the voxels (16 hex digits).
 
-        Up to 64 sections, evenly spread, are hashed whole; two volumes that differ elsewhere only collide.
+        Up to 64 sections (fewer where they are huge), evenly spread, are hashed whole; two volumes that differ
+        elsewhere only collide.
         """
         digest = hashlib.sha256(f"{self.shape}{self.dtype.str}".encode())
-        for z in spread(self.shape[0], 64):
-            digest.update(np.ascontiguousarray(self.read((slice(z, z + 1),))).tobytes())
+        for z in self._sampled_sections(64):
+            digest.update(self.read((slice(z, z + 1),)))
         return digest.hexdigest()[:16]
 
     @cached_property
@@ -167,7 +194,7 @@ class Volume:
             bad = int((~np.isfinite(sample)).sum())
             raise DataError(
                 f"{self.name} holds NaN or infinite intensities ({bad} of {sample.size} sampled voxels); "
-                "replace them, for example with numpy.nan_to_num, before opening it here."
+                + NAN_REMEDY
             )
         low, high = np.percentile(sample, (0.1, 99.9))
         if high <= low:
@@ -179,10 +206,25 @@ class Volume:
         return Intensity(tuple(float(q) for q in quantiles), float(inside.mean()), float(inside.std()) or 1.0)
 
     def _sample(self) -> npt.NDArray[Any]:
-        sections = spread(self.shape[0], 32)
+        sections = self._sampled_sections(32)
         stride = max(1, int(np.sqrt(len(sections) * self.shape[1] * self.shape[2] / SAMPLE_VOXELS)))
-        parts = [self.read((slice(z, z + 1), slice(None), slice(None)))[:, ::stride, ::stride].ravel() for z in sections]
-        return np.concatenate(parts)
+        inner = slice(None, None, stride)
+        return np.concatenate([self.read((slice(z, z + 1), inner, inner)).ravel() for z in sections])
+
+    def _sampled_sections(self, most: int) -> list[int]:
+        section = int(np.prod(self.shape[1:], dtype=np.int64))
+        return spread(self.shape[0], min(most, max(2, SAMPLE_READ // section)))
+
+
+def _dask(array: Any) -> da.Array:
+    import dask.array as da
+
+    if isinstance(array, da.Array):
+        return array
+    chunks = getattr(array, "chunks", None) or (1,) * (array.ndim - 2) + array.shape[-2:]
+    if array.ndim == 4 and not hasattr(array, "chunks"):
+        chunks = (1, *array.shape[1:])
+    return da.from_array(array, chunks=chunks, name=False)
 
 
 def spread(length: int, count: int) -> list[int]:

@@ -5,24 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from napari_em_da.config import Options, parse
+from napari_em_da.losses._base import Losses as Losses
+from napari_em_da.losses._base import SegmentationLoss as SegmentationLoss
+from napari_em_da.losses._base import Term as Term
 from napari_em_da.models._base import SegmentationNet
 from napari_em_da.sampling import Sample
-
-
-class Term(NamedTuple):
-    """One loss: logged as ``value``, minimised as ``weight * value``."""
-
-    value: Tensor
-    weight: float = 1.0
-
-
-Losses = dict[str, Term]
-SegmentationLoss = Callable[[Tensor, Tensor, Tensor | None], Losses]  # logits, labels, weights
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,10 @@ class SegmentationNet(nn.Module):
         False where an output depends on the whole tile (instance and group norm), so that no halo suffices.
     margin_px : tuple of ndim ints
         What the output lacks on each side (0 for same-padded networks, 92 for the original U-Net).
+    tap_channels : mapping of str to int
+        Channels of each feature that ``forward_taps`` returns, in the same order.
+    head : Module
+        The classification layer, replaced when a run starts from a network with other classes.
     """
 
     ndim: int = 2
@@ -35,26 +39,26 @@ class SegmentationNet(nn.Module):
     local: bool = True
     in_channels: int
     classes: int
+    tap_channels: Mapping[str, int]
+    head: nn.Module
 
     def forward_taps(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return logits (B, classes, …) and features: ``enc0`` … ``bottleneck``, ``dec…`` from coarse to ``dec0``."""
+        """Return logits (B, classes, …) and features: ``enc0`` … ``bottleneck``, ``dec…`` from coarse to ``dec0``.
+
+        Features keep the network's own grid: that of the image padded to a multiple of ``divisor``.
+        """
         raise NotImplementedError
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits (B, classes, …) of the spatial size of ``image`` less twice ``margin_px``."""
         return self.forward_taps(image)[0]
 
-    @property
-    def head(self) -> nn.Module:
-        """The classification layer, replaced when a run starts from a network with other classes."""
-        raise NotImplementedError
-
     def patch_problem(self, patch: tuple[int, ...]) -> str | None:
         """Return why a training patch of this spatial size cannot work, with the nearest sizes that do; else None."""
         for axis, (size, step) in enumerate(zip(patch, self.divisor, strict=True)):
-            if size % step:
-                low, high = size // step * step, -(-size // step) * step
-                near = f"{low} or {high}" if low else f"{high}"
+            if size < 1 or size % step:
+                low, high = size // step * step, max(-(-size // step), 1) * step
+                near = f"{low} or {high}" if low > 0 else f"{high}"
                 return f"patch {patch} is not divisible by {self.divisor} on axis {axis} ({size}); use {near}"
         return None
 
@@ -73,4 +77,3 @@ class ModelSpec:
     def create(self, in_channels: int, classes: int, options: dict[str, Any] | None = None) -> SegmentationNet:
         """Validate ``options`` and build the network; wrong options are a ConfigError."""
         return self.build(in_channels, classes, parse(self.options_type, options or {}))
-

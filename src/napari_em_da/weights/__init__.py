@@ -1,1 +1,7 @@
-"""."""
+"""Pixel weight maps: where the loss looks. One public file per kind, listed by name without importing numba."""
+
+from __future__ import annotations
+
+from napari_em_da.weights._map import WEIGHTS, weight_map
+
+__all__ = ["WEIGHTS", "weight_map"]

@@ -1,0 +1,238 @@
+"""Segment a volume of any size, block by block, in constant memory; it can be stopped and continued."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_em_da.device import choose_device, choose_precision, free_memory
+from napari_em_da.errors import ConfigError, DataError, ResourceError
+from napari_em_da.events import Event, Finished, Notice, Progress
+from napari_em_da.inference.blocks import Block, Footprint, Grid, Triple, mirrored, plan
+from napari_em_da.inference.network import Frozen, TileTooLarge, fingerprint, footprint
+from napari_em_da.inference.store import Outputs, Prediction, Store
+from napari_em_da.models._base import SegmentationNet
+from napari_em_da.volume import Intensity, Volume
+
+PASS_VOXELS = {"cpu": 1 << 22, "cuda": 1 << 24, "mps": 1 << 22}
+"""Input voxels per pass beyond which nothing gets faster, while cancelling gets slower."""
+
+Window = npt.NDArray[np.float32]
+Job = Generator[Event, None, None]
+
+
+def predict(
+    net: SegmentationNet,
+    volume: Volume,
+    outputs: Outputs,
+    *,
+    intensity: Intensity | None = None,
+    classes: int,
+    tta: bool = False,
+    tile_px: int | None = None,
+    batch: int | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    memory_bytes: int | None = None,
+) -> Job:
+    """Segment a volume into a zarr store; yields events, the last is ``Finished(Prediction)``.
+
+    Parameters
+    ----------
+    net : SegmentationNet
+        Left as it is: inference uses a copy.
+    volume : Volume
+        (Z, Y, X), or (Z, Y, X, C) for a network of C input channels.
+    outputs : Outputs
+        What to write and the working store. A store of the same job (network, volume, settings) is continued;
+        that of another job is replaced, with a Notice.
+    intensity : Intensity, optional
+        How raw voxels become network input; the volume's own by default.
+    classes : int
+        Classes of the segmentation, background included. A network with one output channel gives 2.
+    tta : bool
+        Average probabilities over the eight in-plane symmetries; eight times slower.
+    tile_px : int, optional
+        In-plane size of the network's input; whole sections by default if the memory allows.
+    batch : int, optional
+        Tiles per pass; chosen from the memory by default.
+    precision : {"auto", "bf16", "fp32"}
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"mps"``.
+    memory_bytes : int, optional
+        Memory to plan with, on the device; what is free by default.
+
+    Yields
+    ------
+    Event
+        Progress in blocks after each block; closing the generator keeps every finished block.
+
+    Raises
+    ------
+    ConfigError, DataError
+        Before any work: classes, channels or tile size that do not fit the network.
+    ResourceError
+        If not even the smallest tile fits into the memory, or the disk is full.
+
+    Notes
+    -----
+    For networks with ``net.local`` the result does not depend on tiles or batch: in float32 it equals that of the
+    whole image up to rounding. Test-time averaging acts on the mirrored image, so that all symmetries share a grid.
+    """
+    check(net, volume, outputs, classes, batch)
+    target = choose_device(device)
+    dtype = choose_precision(precision, target)
+    intensity = intensity or volume.intensity
+    frozen = Frozen(net, target, dtype, tta)
+    context = footprint(net)
+    shape = _triple(volume.shape)
+    memory = memory_bytes or free_memory(target)
+    voxel_bytes = frozen.bytes_per_voxel(net.in_channels, probe_size(net, context))
+    limit = min(memory / voxel_bytes, float("inf") if not net.local else PASS_VOXELS[target.type])
+    grid = plan(shape, context, limit=limit, flat=net.ndim == 2, tile_px=tile_px)
+    frozen.batch = batch or max(1, min(32, int(limit // prod(grid.input))))
+
+    if not net.local and len(grid) > (shape[0] if net.ndim == 2 else 1):
+        yield Notice(
+            f"This network normalises over its whole input, so tiles of {grid.input} px leave faint seams; "
+            "use batch norm, or more memory, for a seamless result.",
+            "warning",
+        )
+    key = "-".join((fingerprint(net), volume.fingerprint, _digest((intensity, classes, tta, dtype, outputs.labels, outputs.probabilities))))
+    store = Store(outputs, key, shape, classes, grid)
+    if store.restarted:
+        yield Notice(f"{outputs.store} held an unfinished segmentation with other settings; it was replaced.")
+    with closing(store.journal):
+        reader = Reader(volume, intensity, memory // 4)
+        yield from _with_back_off(frozen, reader, store, grid, outputs.probabilities)
+    yield Finished(Prediction(outputs.store, volume.name, volume.voxel_nm))
+
+
+def _with_back_off(frozen: Frozen, reader: Reader, store: Store, grid: Grid, probabilities: bool) -> Job:
+    """Work through all blocks, cutting finer whenever not even one tile fits."""
+    while True:
+        try:
+            yield from _work(frozen, reader, store, grid, probabilities)
+            return
+        except TileTooLarge:
+            finer = grid.smaller()
+        if finer is None:
+            raise ResourceError(
+                f"Out of memory at the smallest tile of {grid.input} px (z, y, x) and batch 1 on {frozen.device}; use "
+                "a network with fewer features or less context, precision='bf16', device='cpu', or free some memory."
+            )
+        yield Notice(f"Out of memory with tiles of {grid.input} px; going on with {finer.input} px.")
+        grid = finer
+
+
+def _work(frozen: Frozen, reader: Reader, store: Store, grid: Grid, probabilities: bool) -> Job:
+    """Segment the blocks that the journal does not know, reading one batch ahead."""
+    todo = [block for block in grid if not store.journal.has(block)]
+    total, done = len(grid), len(grid) - len(todo)
+    yield Progress(done, total, "blocks", "segment")
+    if not todo:
+        return
+    store.journal.use(grid.core)
+    with closing(_read_ahead(reader, iter(todo), frozen)) as batches:
+        for blocks, tiles in batches:
+            labels, scores = frozen(tiles, probabilities)
+            for i, block in enumerate(blocks):
+                store.write(block, labels[i], None if scores is None else scores[i])
+                done += 1
+                yield Progress(done, total, "blocks", "segment")
+
+
+def _read_ahead(
+    reader: Reader, blocks: Iterator[Block], frozen: Frozen
+) -> Generator[tuple[list[Block], Window], None, None]:
+    """Yield batches of blocks with their windows (B, C, Z, Y, X); the next batch is read meanwhile."""
+
+    def load() -> tuple[list[Block], Window] | None:
+        taken = list(islice(blocks, frozen.batch))
+        return (taken, np.stack([reader.window(block) for block in taken])) if taken else None
+
+    with ThreadPoolExecutor(1, "read-ahead") as pool:
+        ahead = pool.submit(load)
+        while (loaded := ahead.result()) is not None:
+            ahead = pool.submit(load)
+            yield loaded
+
+
+class Reader:
+    """Reads windows as network input, keeping the sections at hand while neighbouring windows need them.
+
+    Parameters
+    ----------
+    volume : Volume
+    intensity : Intensity
+    limit_bytes : int
+        Sections larger than this are read window by window.
+    """
+
+    def __init__(self, volume: Volume, intensity: Intensity, limit_bytes: int) -> None:
+        self._volume = volume
+        self._intensity = intensity
+        self._limit = limit_bytes
+        self._section_bytes = volume.nbytes // volume.shape[0]
+        self._kept: tuple[tuple[int, int], npt.NDArray[np.generic]] | None = None
+
+    def window(self, block: Block) -> Window:
+        """Return the block's input (C, Z, Y, X) float32, mirrored where it leaves the volume."""
+        indices = [mirrored(*span, n) for span, n in zip(block.window, self._volume.shape, strict=False)]
+        spans = [(int(i.min()), int(i.max()) + 1) for i in indices]
+        raw = self._read(spans)
+        for axis, (index, (low, high)) in enumerate(zip(indices, spans, strict=True)):
+            if len(index) != high - low or (len(index) > 1 and index[0] > index[1]):
+                raw = np.take(raw, index - low, axis)
+        image = self._intensity.standardise(raw)
+        return image[None] if image.ndim == 3 else np.moveaxis(image, -1, 0)
+
+    def _read(self, spans: list[tuple[int, int]]) -> npt.NDArray[np.generic]:
+        depth, rows, columns = spans
+        if (depth[1] - depth[0]) * self._section_bytes > self._limit:
+            return self._volume.read(tuple(slice(*span) for span in spans))
+        if self._kept is None or self._kept[0] != depth:
+            self._kept = depth, self._volume.read((slice(*depth),))
+        return self._kept[1][:, slice(*rows), slice(*columns)]
+
+
+def check(net: SegmentationNet, volume: Volume, outputs: Outputs, classes: int, batch: int | None) -> None:
+    """Raise a ConfigError or DataError if this network cannot segment this volume."""
+    if not 2 <= classes <= 255:
+        raise ConfigError(f"{classes} classes cannot be written as uint8 labels; use 2 to 255, background included.")
+    if net.classes != classes and (net.classes, classes) != (1, 2):
+        raise ConfigError(f"The network tells {net.classes} classes apart but {classes} were asked for.")
+    if batch is not None and batch < 1:
+        raise ConfigError(f"batch {batch} is not positive; use 1 or more, or leave it out.")
+    if not (outputs.labels or outputs.probabilities):
+        raise ConfigError("Neither labels nor probabilities are asked for; choose at least one output.")
+    channels = volume.shape[3] if len(volume.shape) == 4 else 1
+    if channels != net.in_channels:
+        raise DataError(
+            f"{volume.name} has {channels} channel(s) but the network takes {net.in_channels}; "
+            "give a volume (Z, Y, X, C) with that many channels."
+        )
+
+
+def probe_size(net: SegmentationNet, context: Footprint) -> tuple[int, ...]:
+    """Return a small legal input size, to measure the memory of a pass with."""
+    sizes = (4 * d + 2 * m + r for d, m, r in zip(context.divisor, context.margin, context.residue, strict=True))
+    return tuple(sizes)[3 - net.ndim :]
+
+
+def _digest(settings: object) -> str:
+    return hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
+
+
+def _triple(shape: tuple[int, ...]) -> Triple:
+    return shape[0], shape[1], shape[2]
+
+
+__all__ = ["Outputs", "Prediction", "predict"]

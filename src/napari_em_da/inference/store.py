@@ -1,0 +1,225 @@
+"""The working store of a segmentation: zarr arrays and a journal of finished blocks, so that a run can continue."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_em_da.errors import DataError, ResourceError
+from napari_em_da.inference.blocks import Block, Grid, Triple
+from napari_em_da.volume import Volume, VoxelSize
+
+JOURNAL = "journal.jsonl"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What to write, and into which working folder (made if absent; continued if it holds the same job).
+
+    Attributes
+    ----------
+    store : Path
+        Zarr group, best beside the final output and named after it.
+    labels : bool
+        Write ``labels`` (Z, Y, X) uint8: the class of the largest score, ties to the smallest class.
+    probabilities : bool
+        Write ``probabilities`` (C, Z, Y, X) float32, one contiguous volume per class, background included.
+    """
+
+    store: Path
+    labels: bool = True
+    probabilities: bool = False
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A finished segmentation on disk; picklable, opened when asked for."""
+
+    store: Path
+    name: str
+    voxel_nm: VoxelSize | None
+
+    def labels(self) -> Volume:
+        """Return the labels lazily: (Z, Y, X) uint8."""
+        return self._open("labels", channels=False)
+
+    def probabilities(self) -> Volume:
+        """Return the probabilities lazily with channels last, as volumes have them: (Z, Y, X, C) float32."""
+        return self._open("probabilities", channels=True)
+
+    def remove(self) -> None:
+        """Delete the working store, once its arrays have been written elsewhere."""
+        remove_store(self.store)
+
+    def _open(self, what: str, channels: bool) -> Volume:
+        import dask.array as da
+
+        if not (self.store / what).is_dir():
+            raise DataError(f"{self.store} holds no {what}; segment again with Outputs(..., {what}=True).")
+        array = da.from_zarr(str(self.store), component=what)
+        return Volume(da.moveaxis(array, 0, -1) if channels else array, self.voxel_nm, f"{self.name} {what}")
+
+
+class Journal:
+    """Which blocks are finished: JSON lines, appended and flushed; a torn last line is ignored.
+
+    A line is the key of the job (first line), the shape of the cores that follow, or the index of a finished one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[str] | None = None
+        self._shape: Triple | None = None
+        self._done: list[tuple[Triple, npt.NDArray[np.bool_]]] = []
+
+    def matches(self, key: str) -> bool:
+        """Return True if the file was begun for the job ``key``."""
+        lines = self._lines()
+        return next(lines, {}).get("key") == key
+
+    def open(self, shape: Triple) -> None:
+        """Read which blocks of a volume of this shape are finished, and get ready to add to them."""
+        self._shape = shape
+        for line in self._lines():
+            if "core" in line:
+                self._add_grid(_triple(line["core"]))
+            elif "done" in line:
+                self._done[-1][1][tuple(line["done"])] = True
+        self._file = self._path.open("a", encoding="utf-8")
+        self._file.write("\n")  # ends a torn line
+
+    def use(self, core: Triple) -> None:
+        """Record that blocks finished from now on have this core."""
+        self._add_grid(core)
+        self._append({"core": core})
+
+    def mark(self, block: Block) -> None:
+        """Record a finished block."""
+        self._done[-1][1][block.index] = True
+        self._append({"done": block.index})
+
+    def has(self, block: Block) -> bool:
+        """Return True if one finished block, possibly of a coarser grid, covers this one."""
+        for core, done in self._done:
+            first = tuple(c.start // n for c, n in zip(block.core, core, strict=True))
+            last = tuple((c.stop - 1) // n for c, n in zip(block.core, core, strict=True))
+            if first == last and done[first]:
+                return True
+        return False
+
+    def close(self) -> None:
+        """Close the file; everything marked is already in it."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _add_grid(self, core: Triple) -> None:
+        if self._shape is not None:
+            counts = tuple(-(-n // step) for n, step in zip(self._shape, core, strict=True))
+            self._done.append((core, np.zeros(counts, bool)))
+
+    def _append(self, line: dict[str, Any]) -> None:
+        if self._file is not None:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        with self._path.open(encoding="utf-8") as file:
+            for text in file:
+                with suppress(json.JSONDecodeError):
+                    yield json.loads(text)
+
+
+class Store:
+    """The zarr arrays of one job and their journal."""
+
+    def __init__(self, outputs: Outputs, key: str, shape: Triple, classes: int, grid: Grid) -> None:
+        import zarr
+        from zarr.codecs import BloscCodec
+
+        self.restarted = _prepare(outputs.store, key)
+        group = zarr.open_group(str(outputs.store), mode="a")
+        step = _triple(min(n, size) for n, size in zip(grid.core, shape, strict=True))
+        chunk = (1, *step[1:])  # single sections: what viewers show and TIFF stores
+        compressor = BloscCodec(cname="lz4", clevel=3, shuffle="shuffle")
+        self._arrays: dict[str, Any] = {}
+        wanted = {"labels": (outputs.labels, shape, chunk, "uint8")}
+        wanted["probabilities"] = (outputs.probabilities, (classes, *shape), (1, *chunk), "float32")  # type: ignore[assignment]
+        for name, (use, size, chunks, dtype) in wanted.items():
+            if use:
+                self._arrays[name] = group.require_array(
+                    name, shape=size, chunks=chunks, dtype=dtype, compressors=compressor, fill_value=0
+                )
+        self.journal = Journal(outputs.store / JOURNAL)
+        self.journal.open(shape)
+
+    def write(
+        self, block: Block, labels: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.float32] | None
+    ) -> None:
+        """Write one block's output, cut to its core, and mark it finished.
+
+        Parameters
+        ----------
+        block : Block
+        labels : (Z, Y, X) uint8 of the block's whole output
+        probabilities : (C, Z, Y, X) float32 of the same, or None
+        """
+        with _enough_disk():
+            if "labels" in self._arrays:
+                self._arrays["labels"][block.core] = labels[block.inner]
+            if "probabilities" in self._arrays and probabilities is not None:
+                self._arrays["probabilities"][(slice(None), *block.core)] = probabilities[(slice(None), *block.inner)]
+            self.journal.mark(block)
+
+
+def _prepare(path: Path, key: str) -> bool:
+    """Make room for the job ``key``; return True if another job's work had to go."""
+    journal = path / JOURNAL
+    other = journal.is_file()
+    if other and Journal(journal).matches(key):
+        return False
+    if other:
+        remove_store(path)
+    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise DataError(f"{path} exists and is not a working store of this package; choose another store.")
+    path.mkdir(parents=True, exist_ok=True)
+    journal.write_text(json.dumps({"key": key}) + "\n", encoding="utf-8")
+    return other
+
+
+def remove_store(path: Path) -> None:
+    """Delete a working store; a folder that is none is refused.
+
+    Raises
+    ------
+    DataError
+        If the folder holds no journal.
+    """
+    if not (path / JOURNAL).is_file():
+        raise DataError(f"{path} is not a working store of this package (no {JOURNAL} in it); nothing was deleted.")
+    shutil.rmtree(path)
+
+
+@contextmanager
+def _enough_disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise ResourceError("The disk is full; free some space and run again: finished blocks are kept.") from error
+
+
+def _triple(values: Any) -> Triple:
+    z, y, x = values
+    return int(z), int(y), int(x)

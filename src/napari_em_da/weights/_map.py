@@ -1,0 +1,175 @@
+"""Labels to pixel weights: raw map, then scale, then floor, then zero where nobody annotated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from napari_em_da.catalog import Catalog, unknown
+from napari_em_da.errors import ConfigError, DataError
+from napari_em_da.volume import check_voxel_size
+from napari_em_da.weights._base import SCALES, Finish, WeightSpec
+from napari_em_da.weights._stack import LabelStack, Weights, recomputed
+
+WEIGHTS: Catalog[WeightSpec] = Catalog("napari_em_da.weights", "WEIGHT")
+
+
+def weight_map(
+    labels: Any,
+    kind: str,
+    *,
+    floor: float | None = None,
+    scale: str | None = None,
+    ignore_index: int | None = 255,
+    spacing: Sequence[float] | None = None,
+    **params: Any,
+) -> Any:
+    """Compute the weight of every pixel in the loss from a label map.
+
+    Parameters
+    ----------
+    labels : numpy or dask array (Z, Y, X) or (Y, X), integer or bool
+        Classes, or object ids for ``kind="border"``. Give the whole volume and crop the result: a map of a crop has
+        artefacts at its edges.
+    kind : str
+        Name in the catalog ``WEIGHTS``: border, diffusion, distance, entropy, frequency or ratio.
+    floor : float, optional
+        Smallest weight; the kind's default if absent.
+    scale : {"none", "max1", "mean1"}, optional
+        Divide by the maximum, or by the mean over annotated pixels of the volume; the kind's default if absent.
+    ignore_index : int or None
+        Label of pixels that are not annotated; their weight is 0.
+    spacing : (z, y, x), optional
+        Voxel size in nm. With it, ``distance`` measures in nm and in 3D; the other kinds work section by section in
+        pixels and do not use it.
+    **params
+        Options of the kind; see ``WEIGHTS[kind].options_type``.
+
+    Returns
+    -------
+    numpy or dask array, float32, of the shape of ``labels``
+        Lazy if ``labels`` is lazy; its reductions run over the whole volume, never per chunk.
+
+    Raises
+    ------
+    ConfigError
+        Unknown kind, parameter, scale or an impossible value.
+    DataError
+        Labels that are not integers, not 2D or 3D, or empty.
+
+    Notes
+    -----
+    Order: raw map, scale, floor, ignored pixels. The floor is affine, ``floor + (1 - floor) * w``, after ``max1`` and
+    for distance/decay; it is added for diffusion; everywhere else it is ``max(w, floor)``.
+    """
+    spec = WEIGHTS[kind]
+    options = spec.options(params)
+    finish = _finish(spec.finish(options), floor, scale)
+    array, section = _checked(labels)
+    stack = LabelStack(array, ignore_index, None if spacing is None else check_voxel_size(spacing))
+    weights = _finished(spec.raw(stack, options), stack, finish)
+    return weights[0] if section else weights
+
+
+def _checked(labels: Any) -> tuple[Any, bool]:
+    """Return labels as (Z, Y, X) integers, and whether they were one section."""
+    lazy = hasattr(labels, "dask")
+    array = labels if lazy else np.asarray(labels)
+    if array.dtype.kind not in "biu":
+        raise DataError(
+            f"Labels are {array.dtype}; a weight map needs integer class ids. Threshold probabilities or convert with "
+            "labels.astype('uint8')."
+        )
+    if array.ndim not in (2, 3):
+        raise DataError(f"Labels have {array.ndim} axes {tuple(array.shape)}; give (Z, Y, X) or one section (Y, X).")
+    if 0 in array.shape:
+        raise DataError(f"Labels are empty: their shape is {tuple(array.shape)}; give at least one pixel per axis.")
+    if array.dtype == bool:
+        array = array.astype(np.uint8) if lazy else array.view(np.uint8)
+    return (array[None], True) if array.ndim == 2 else (array, False)
+
+
+def _finish(default: Finish, floor: float | None, scale: str | None) -> Finish:
+    """Return the kind's defaults with what the caller set."""
+    if scale is not None and scale not in SCALES:
+        raise ConfigError(unknown("scale", scale, SCALES))
+    chosen: Any = default.scale if scale is None else scale
+    low = default.floor if floor is None else float(floor)
+    rule = "affine" if chosen == "max1" else default.rule
+    if not math.isfinite(low) or low < 0:
+        raise ConfigError(f"floor {low:g} is not a weight; use 0 or more.")
+    if rule == "affine" and low > 1:
+        raise ConfigError(f"floor {low:g} exceeds the largest weight, 1; use a value from 0 to 1.")
+    return Finish(low, chosen, "max" if rule == "affine" and chosen == "mean1" else rule)
+
+
+def _finished(raw: Any, stack: LabelStack, finish: Finish) -> Any:
+    """Apply scale, floor and ignored pixels; in place where ``raw`` is in memory."""
+    if stack.lazy:
+        import dask.array as da
+
+        factor = _factor_lazy(raw, stack, finish.scale)
+        return da.map_blocks(
+            lambda w, labels, f: _finish_block(w.copy(), labels, f, finish, stack.ignore_index),
+            *(raw, stack.array, factor),
+            dtype=np.float32,
+            meta=np.empty((0, 0, 0), np.float32),
+        )
+    from napari_em_da.weights._compiled import in_threads
+
+    factor = _factor(raw, stack, finish.scale)
+    sections = zip(raw, stack.array, strict=True)
+    in_threads(lambda pair: _finish_block(*pair, factor, finish, stack.ignore_index), sections)
+    return raw
+
+
+def _finish_block(weights: Weights, labels: Any, factor: float, finish: Finish, ignore_index: int | None) -> Weights:
+    floor = np.float32(finish.floor)
+    scale = float(factor) * (1 - finish.floor if finish.rule == "affine" else 1)
+    if scale != 1:
+        np.multiply(weights, np.float32(scale), out=weights)
+    if floor > 0:
+        (np.maximum if finish.rule == "max" else np.add)(weights, floor, out=weights)
+    if ignore_index is not None and _can_hold(labels.dtype, ignore_index):
+        np.copyto(weights, 0, where=labels == ignore_index)
+    return weights
+
+
+def _can_hold(dtype: np.dtype[Any], value: int) -> bool:
+    """Whether a label of this type can have the value; comparing it is an error otherwise."""
+    info = np.iinfo(dtype)
+    return bool(info.min <= value <= info.max)
+
+
+def _factor(raw: Weights, stack: LabelStack, scale: str) -> float:
+    if scale == "none":
+        return 1.0
+    from napari_em_da.weights._compiled import in_threads
+
+    def part(pair: tuple[Weights, Any]) -> tuple[float, float, int]:
+        weights, labels = pair
+        if stack.ignore_index is None or not _can_hold(labels.dtype, stack.ignore_index):
+            return float(weights.max()), float(weights.sum(dtype=np.float64)), weights.size
+        valid = labels != stack.ignore_index
+        total = float(weights.sum(dtype=np.float64, where=valid))
+        return float(weights.max(where=valid, initial=0)), total, int(np.count_nonzero(valid))
+
+    peaks, totals, counts = zip(*in_threads(part, zip(raw, stack.array, strict=True)), strict=True)
+    top, bottom = (1.0, max(peaks)) if scale == "max1" else (float(sum(counts)), sum(totals))
+    return top / bottom if bottom > 0 else 0.0
+
+
+def _factor_lazy(raw: Any, stack: LabelStack, scale: str) -> Any:
+    if scale == "none":
+        return 1.0
+    import dask.array as da
+
+    weights, count = recomputed(raw), raw.size
+    if stack.ignore_index is not None and _can_hold(stack.array.dtype, stack.ignore_index):
+        valid = stack.array != stack.ignore_index
+        weights, count = da.where(valid, weights, np.float32(0)), valid.sum()
+    top, bottom = (1.0, weights.max()) if scale == "max1" else (count, weights.sum(dtype=np.float64))
+    return da.where(bottom > 0, top / da.where(bottom > 0, bottom, 1), 0.0)

@@ -1,0 +1,112 @@
+"""Labels in memory or lazy, behind the two operations that every weight map is made of: map and tally."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial, reduce
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Block = npt.NDArray[Any]
+Weights = npt.NDArray[np.float32]
+Depth = tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelStack:
+    """Integer labels (Z, Y, X) as a numpy or a dask array.
+
+    Attributes
+    ----------
+    array : numpy or dask array (Z, Y, X), integer
+    ignore_index : int or None
+        Label of pixels that are not annotated.
+    spacing : (z, y, x) or None
+        Voxel size in nanometres.
+    """
+
+    array: Any
+    ignore_index: int | None = None
+    spacing: tuple[float, float, float] | None = None
+
+    @property
+    def lazy(self) -> bool:
+        return not isinstance(self.array, np.ndarray)
+
+    def map(
+        self, function: Callable[..., None], *scalars: Any, depth: Depth = (0, 0, 0), whole_sections: bool = False
+    ) -> Any:
+        """Compute float32 weights (Z, Y, X) block by block.
+
+        Parameters
+        ----------
+        function : callable
+            ``function(labels, out, *scalars)`` fills ``out`` from a block of labels (z, y, x). Blocks span whole
+            sections in memory (one section each unless ``depth[0]`` asks for more), so that the borders of a block are
+            borders of the volume, or lie ``depth`` voxels off the part that is kept.
+        *scalars
+            Constants, or results of :meth:`tally`.
+        depth : (z, y, x)
+            Context in voxels that an output voxel needs on each side.
+        whole_sections : bool
+            The function needs all of a section.
+        """
+        if self.lazy:
+            return self._map_lazy(function, scalars, depth, whole_sections)
+        from napari_em_da.weights._compiled import in_threads
+
+        out = np.empty(self.array.shape, np.float32)
+        if depth[0]:
+            function(self.array, out, *scalars)
+        else:
+            in_threads(lambda z: function(self.array[z : z + 1], out[z : z + 1], *scalars), range(len(out)))
+        return out
+
+    def tally(self, count: Callable[[Block], Any], merge: Callable[[Any, Any], Any]) -> Any:
+        """Reduce all labels to one value: ``count`` per block, ``merge`` over blocks; 0-d dask array if lazy."""
+        if self.lazy:
+            import dask
+            import dask.array as da
+
+            parts = [dask.delayed(count)(block) for block in self.array.to_delayed().ravel()]
+            total = dask.delayed(partial(reduce, merge))(parts)
+            return da.from_delayed(total, (), object, np.empty((), object))
+        from napari_em_da.weights._compiled import in_threads
+
+        return reduce(merge, in_threads(count, self.array))
+
+    def _map_lazy(self, function: Callable[..., None], scalars: Any, depth: Depth, whole_sections: bool) -> Any:
+        import dask.array as da
+
+        shape = self.array.shape
+        one_block = [halo >= size or (whole_sections and axis > 0) for axis, (halo, size) in enumerate(zip(depth, shape))]
+        array = self.array.rechunk({axis: -1 for axis in range(3) if one_block[axis]})
+        halo = {axis: 0 if array.numblocks[axis] == 1 else depth[axis] for axis in range(3)}
+        # Nothing is invented outside the volume ("none"): there the kernels apply their own edge rule.
+        grown = da.overlap.overlap(array, halo, "none") if any(halo.values()) else array
+        weights = da.map_blocks(
+            partial(_fill, function), grown, *scalars, dtype=np.float32, meta=np.empty((0, 0, 0), np.float32)
+        )
+        if any(halo.values()):
+            weights = da.overlap.trim_internal(weights, halo, "none")
+        return weights.rechunk(self.array.chunks)
+
+
+def _fill(function: Callable[..., None], labels: Block, *scalars: Any) -> Weights:
+    out = np.empty(labels.shape, np.float32)
+    function(labels, out, *scalars)
+    return out
+
+
+def recomputed(lazy: Any) -> Any:
+    """Return the same dask array under other keys.
+
+    A reduction over the copy lets its blocks go, where one over the array itself would hold all of them in memory
+    until the reduction is known.
+    """
+    from dask.graph_manipulation import clone
+
+    return clone(lazy)

@@ -1,0 +1,217 @@
+"""Label entropy: how mixed the classes around a pixel are, so that class borders dominate the loss."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache, partial
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import AfterValidator, Field
+
+from napari_em_da.config import Config, Count
+from napari_em_da.weights._base import Finish, WeightSpec
+from napari_em_da.weights._classes import class_ids, present
+from napari_em_da.weights._compiled import compiled
+from napari_em_da.weights._stack import Block, LabelStack, Weights
+
+TABLE_BITS = 20  # a table of 2**20 float32 is 4 MB; real labels touch a few lines of it
+FIXED_POINT = 2**32  # n log n as whole numbers: running sums stay exact
+PAD_MODES = {"shrink": "constant", "reflect": "symmetric", "nearest": "edge"}
+
+
+def _odd(size: int) -> int:
+    if size % 2 == 0:
+        raise ValueError(f"window size {size} is even and has no centre; use {size - 1} or {size + 1}")
+    return size
+
+
+Odd = Annotated[int, Field(ge=1, le=255), AfterValidator(_odd)]
+
+
+class EntropyOptions(Config):
+    """Shannon entropy of the labels in a window around each pixel."""
+
+    window: tuple[Odd, Odd, Odd] = Field((1, 5, 5), description="Window z,y,x in pixels, odd")
+    edge: Literal["shrink", "reflect", "nearest"] = Field("shrink", description="Window at the edge of the volume")
+    base: Annotated[float, Field(gt=1)] = Field(2.0, description="Base of the logarithm where not normalised")
+    normalise: bool = Field(True, description="Divide by the largest possible entropy")
+    classes: Count | None = Field(None, description="Number of classes; those that occur if absent")
+
+
+def raw(stack: LabelStack, options: EntropyOptions) -> Any:
+    """Return ``-sum_c p_c log p_c`` over the annotated pixels of the window, the centre included.
+
+    Notes
+    -----
+    ``edge="shrink"`` clips windows at the border of the volume, so that no labels are invented. The maximum for
+    normalisation is ``log min(C, pixels of the window)``, never the observed one.
+    """
+    # Lazy labels are read an extra time only where the number of classes matters.
+    counted = options.normalise and options.classes is None
+    classes = class_ids(stack) if counted or not stack.lazy else None
+    z, y, x = (size // 2 for size in options.window)
+    block = partial(_block, ignore_index=stack.ignore_index, options=options)
+    return stack.map(block, classes, depth=(z, y, x))
+
+
+def _block(
+    labels: Block, out: Weights, classes: tuple[int, ...] | None, ignore_index: int | None, options: EntropyOptions
+) -> None:
+    if classes is None:
+        classes = present(labels, ignore_index)
+    if len(classes) < 2:
+        out[...] = 0
+        return
+    area = math.prod(options.window)
+    unit = 1 / math.log(options.base)
+    if options.normalise:
+        largest = min(options.classes or len(classes), area)
+        unit = 1 / math.log(largest) if largest > 1 else 0.0
+    indices = [_indices(n, size, options.edge) for n, size in zip(labels.shape, options.window, strict=True)]
+    bits = area.bit_length()
+    if bits * len(classes) <= TABLE_BITS:
+        packed = np.array([1 << (bits * code) for code in range(len(classes))] + [0], np.uint32)
+        codes, values = _byte_codes(labels, classes, packed)
+        _packed(codes, values, *indices, _entropies(bits, len(classes), unit), out)
+    else:
+        n = np.arange(area + 1)
+        n_log_n = np.rint(n * np.log(np.maximum(n, 1)) * FIXED_POINT).astype(np.int64)
+        _sliding(_codes(labels, classes), len(classes), *indices, n_log_n, unit / FIXED_POINT, out)
+
+
+def _indices(length: int, size: int, edge: str) -> npt.NDArray[np.int64]:
+    """Return the source index of every padded position, -1 where there is none."""
+    where = np.arange(length)
+    if edge == "shrink":
+        return np.pad(where, size // 2, constant_values=-1)
+    return np.pad(where, size // 2, mode="symmetric" if edge == "reflect" else "edge")
+
+
+def _codes(labels: Block, classes: tuple[int, ...]) -> npt.NDArray[np.int32]:
+    """Return each label's position in ``classes``, -1 where it is not among them."""
+    known = np.array(classes, labels.dtype)
+    found = np.minimum(np.searchsorted(known, labels), len(known) - 1).astype(np.int32)
+    found[known[found] != labels] = -1
+    return found
+
+
+def _byte_codes(
+    labels: Block, classes: tuple[int, ...], packed: npt.NDArray[np.uint32]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32]]:
+    """Return labels as bytes, and what each byte adds to a packed histogram."""
+    values = np.zeros(256, np.uint32)
+    if labels.dtype == np.uint8:
+        values[list(classes)] = packed[:-1]
+        return labels, values
+    values[: len(packed)] = packed
+    codes = _codes(labels, classes)
+    return np.where(codes < 0, len(classes), codes).astype(np.uint8), values
+
+
+@lru_cache(maxsize=8)
+def _entropies(bits: int, classes: int, unit: float) -> Weights:
+    """Tabulate the entropy of every packed histogram: ``classes`` counts of ``bits`` bits each."""
+    count = np.arange(1 << bits, dtype=np.float64)
+    n_log_n = count * np.log(np.maximum(count, 1))
+    total, sums = np.zeros(1), np.zeros(1)
+    for _ in range(classes):
+        total = np.add.outer(count, total).ravel()
+        sums = np.add.outer(n_log_n, sums).ravel()
+    whole = np.maximum(total, 1)
+    return np.maximum((np.log(whole) - sums / whole) * unit, 0).astype(np.float32)
+
+
+@compiled
+def _packed(
+    codes: npt.NDArray[np.uint8],
+    values: npt.NDArray[np.uint32],
+    sections: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.int64],
+    columns: npt.NDArray[np.int64],
+    entropies: Weights,
+    out: Weights,
+) -> None:
+    """Entropy of a few classes: the counts of all classes ride in one integer, whose entropy is tabulated."""
+    depth, height, width = out.shape
+    high, wide, deep = rows.size - height + 1, columns.size - width + 1, sections.size - depth + 1
+    left = wide // 2
+    recent = np.zeros((high, width), np.uint32)  # the last rows of the window, summed over its sections
+    padded = np.zeros(columns.size, np.uint32)  # their sum per column
+    window = np.zeros(width, np.uint32)
+    for z in range(depth):
+        recent[:] = 0
+        padded[:] = 0
+        for y in range(1 - high, height):
+            row, slot = rows[y + high - 1], recent[(y + high - 1) % high]
+            column = padded[left : left + width]
+            column -= slot
+            slot[:] = 0
+            if row >= 0:
+                for section in sections[z : z + deep]:
+                    if section >= 0:
+                        line = codes[section, row]
+                        for x in range(width):
+                            slot[x] += values[line[x]]
+                column += slot
+            if y < 0:
+                continue
+            for side in range(left):
+                near, far = columns[side], columns[left + width + side]
+                padded[side] = column[near] if near >= 0 else 0
+                padded[left + width + side] = column[far] if far >= 0 else 0
+            window[:] = padded[:width]
+            for shift in range(1, wide):
+                for x in range(width):
+                    window[x] += padded[x + shift]
+            target = out[z, y]
+            for x in range(width):
+                target[x] = entropies[window[x]]
+
+
+@compiled
+def _sliding(
+    codes: npt.NDArray[np.int32],
+    classes: int,
+    sections: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.int64],
+    columns: npt.NDArray[np.int64],
+    n_log_n: npt.NDArray[np.int64],
+    unit: float,
+    out: Weights,
+) -> None:
+    """Entropy of any number of classes: a histogram slides along x and only changed labels touch it."""
+    depth, height, width = out.shape
+    high, wide, deep = rows.size - height + 1, columns.size - width + 1, sections.size - depth + 1
+    counts = np.zeros(classes, np.int64)
+    for z in range(depth):
+        for y in range(height):
+            counts[:] = 0
+            total, sums = 0, 0
+            for x in range(1 - wide, width):
+                new = columns[x + wide - 1]
+                old = columns[x - 1] if x > 1 - wide and x > 0 else -1
+                for section in sections[z : z + deep]:
+                    for row in rows[y : y + high]:
+                        if section < 0 or row < 0:
+                            continue
+                        gone = codes[section, row, old] if old >= 0 else -1
+                        came = codes[section, row, new] if new >= 0 else -1
+                        if gone == came:
+                            continue
+                        if gone >= 0:
+                            n = counts[gone]
+                            sums += n_log_n[n - 1] - n_log_n[n]
+                            counts[gone] = n - 1
+                            total -= 1
+                        if came >= 0:
+                            n = counts[came]
+                            sums += n_log_n[n + 1] - n_log_n[n]
+                            counts[came] = n + 1
+                            total += 1
+                if x >= 0:
+                    out[z, y, x] = (n_log_n[total] - sums) * unit / total if total > 0 else 0.0
+
+
+WEIGHT = WeightSpec(raw, EntropyOptions, lambda options: Finish(floor=0.1))

@@ -1,0 +1,45 @@
+"""Adapt a trained run to unlabelled volumes: the same job as training, with a target and a method that uses it."""
+
+from __future__ import annotations
+
+from napari_em_da.config import AdaptConfig, M, TrainConfig, TrainingConfig
+from napari_em_da.jobs import Job
+from napari_em_da.training.folder import RunFolder
+from napari_em_da.workflows.train import full, train
+
+
+def adapt(config: AdaptConfig, *, resume: bool = False) -> Job:
+    """Adapt the network of ``config.run`` to ``config.target`` and yield events as ``train`` does.
+
+    The target's pixel size becomes the network's: the source is resampled to it. No labels of the target are read; the
+    config has no place for them.
+
+    Raises
+    ------
+    ConfigError, DataError, ResourceError, JobFailed
+        As ``train``.
+    """
+    return train(expand(config), resume=resume)
+
+
+def expand(config: AdaptConfig) -> TrainConfig:
+    """Return the complete job: what the adaptation leaves open comes from the source run."""
+    base = RunFolder.open(full(config.run)).config()
+    sampling = override(base.sampling.model_copy(update={"pixel_nm": None}), config.sampling)
+    seed = config.training.seed if "seed" in config.training.model_fields_set else base.training.seed
+    return base.model_copy(
+        update={
+            "run": config.out,
+            "init": config.run,
+            "target": config.target,
+            "method": config.method,
+            "augment": override(base.augment, config.augment),
+            "sampling": sampling,
+            "training": TrainingConfig(**{**config.training.model_dump(), "seed": seed}),
+        }
+    )
+
+
+def override(base: M, changes: M) -> M:
+    """Return ``base`` with the fields that ``changes`` sets explicitly."""
+    return base.model_copy(update={name: getattr(changes, name) for name in changes.model_fields_set})

@@ -1,0 +1,102 @@
+"""Score a segmentation file against an annotation, streamed, without a volume in memory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_em_da.config import EvaluateConfig
+from napari_em_da.errors import DataError
+from napari_em_da.events import Finished, Notice, Progress, Saved
+from napari_em_da.jobs import Job
+from napari_em_da.metrics import evaluate_arrays
+from napari_em_da.volume import Volume
+from napari_em_da.workflows.plan import class_indices
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """Scores by name and the classes (name: label values) that were compared."""
+
+    scores: dict[str, float]
+    classes: dict[str, tuple[int, ...]]
+
+
+def evaluate(config: EvaluateConfig) -> Job:
+    """Compare a predicted label volume with an annotation and yield events; Finished carries an EvaluateResult.
+
+    Notes
+    -----
+    Which classes are compared: those given, else those that ``segment`` recorded beside its output, else every positive
+    value that occurs in either volume.
+
+    Raises
+    ------
+    DataError
+        If shapes differ or labels are not integers.
+    """
+    prediction, labels = Volume.open(config.prediction), Volume.open(config.labels)
+    if prediction.shape != labels.shape:
+        raise DataError(
+            f"{config.prediction} has shape {prediction.shape}, but {config.labels} has {labels.shape}; "
+            "compare volumes of the same sections and pixels."
+        )
+    for path, volume in ((config.prediction, prediction), (config.labels, labels)):
+        if volume.dtype.kind not in "uib":
+            raise DataError(f"{path} holds {volume.dtype} values; give a label volume of integers, not probabilities.")
+    yield Progress(0, 2, "passes", "evaluating")
+    classes, where = which_classes(config, prediction, labels)
+    text = ", ".join(f"{name} = {'+'.join(map(str, values))}" for name, values in classes.items())
+    yield Notice(f"Comparing the classes {text} ({where}); everything else is background.")
+    yield Progress(1, 2, "passes", "evaluating")
+    found = class_indices(prediction, classes, None)
+    truth = class_indices(labels, classes, config.ignore_label)
+    indices = {name: i for i, name in enumerate(classes, start=1)}
+    scores = evaluate_arrays(found, truth, list(config.metrics), classes=indices)
+    if config.overlay is not None:
+        write_overlay(config.overlay, found, truth)
+        yield Saved(config.overlay, "overlay")
+    yield Progress(2, 2, "passes", "evaluating")
+    yield Finished(EvaluateResult(scores, classes))
+
+
+def which_classes(config: EvaluateConfig, prediction: Volume, labels: Volume) -> tuple[dict[str, tuple[int, ...]], str]:
+    """Return the classes to compare and where they come from."""
+    if config.classes is not None:
+        return config.classes, "as given"
+    recorded = sidecar(config.prediction)
+    if recorded.is_file():
+        saved = json.loads(recorded.read_text(encoding="utf-8"))["classes"]
+        return {name: tuple(values) for name, values in saved.items()}, f"from {recorded.name}"
+    values: set[int] = set()
+    for volume in (prediction, labels):
+        for block in volume.data.to_delayed().ravel():
+            values |= {int(v) for v in np.unique(block.compute(scheduler="synchronous"))}
+    values -= {0, config.ignore_label if config.ignore_label is not None else 0}
+    if not values:
+        raise DataError("Both volumes hold only the background value 0; there is nothing to compare.")
+    if len(values) > 64:
+        raise DataError(f"The volumes hold {len(values)} label values, as instances do; name the classes with --classes.")
+    return {str(v): (v,) for v in sorted(values)}, "values that occur"
+
+
+def sidecar(output: Path) -> Path:
+    """Return the JSON file that ``segment`` writes beside its output."""
+    return output.with_name(output.name + ".json")
+
+
+def write_overlay(path: Path, found: Any, truth: Any) -> None:
+    """Save the section with the most annotated foreground as hits green, misses red, false alarms blue."""
+    import cv2
+
+    from napari_em_da.metrics.overlay import overlay
+
+    per_section = [int((truth[z].compute(scheduler="synchronous") == 1).sum()) for z in range(truth.shape[0])]
+    z = int(np.argmax(per_section))
+    predicted, labels = (np.asarray(a[z].compute(scheduler="synchronous")) for a in (found, truth))
+    picture = overlay(np.zeros(labels.shape, np.float32), predicted, labels)
+    cv2.imwrite(str(path), picture[..., ::-1])

@@ -1,0 +1,264 @@
+"""From a config to a checked plan: everything that can be known to fail fails here, before any work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+import torch
+
+from napari_em_da.config import ImageConfig, LabelledConfig, TrainConfig
+from napari_em_da.device import choose_device, choose_precision
+from napari_em_da.errors import ConfigError, DataError
+from napari_em_da.methods import METHODS
+from napari_em_da.methods._base import MethodSpec
+from napari_em_da.models import MODELS
+from napari_em_da.models._base import SegmentationNet
+from napari_em_da.training.folder import RunFolder
+from napari_em_da.volume import Volume
+
+IGNORE = 255
+
+
+@dataclass(frozen=True)
+class LabelledVolume:
+    """An opened source: image and class indices (uint8, 255 where not annotated), lazy."""
+
+    image: Volume
+    labels: Any  # dask array (Z, Y, X) uint8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job that passed every check."""
+
+    config: TrainConfig
+    source: tuple[LabelledVolume, ...]
+    target: tuple[Volume, ...]
+    method: MethodSpec
+    network: SegmentationNet
+    network_info: dict[str, Any]
+    pixel_nm: float | None
+    device: torch.device
+    dtype: torch.dtype | None
+    notices: tuple[str, ...]
+
+    @property
+    def patch(self) -> tuple[int, ...]:
+        """Spatial window of the network: (Y, X) or (Z, Y, X)."""
+        return self.config.sampling.patch_px[-self.network.ndim :]
+
+
+def make_plan(config: TrainConfig) -> Plan:
+    """Open the volumes (lazily), build the network and check that they fit each other.
+
+    Raises
+    ------
+    ConfigError
+        Unknown method, network or option; a window the network cannot take; missing target.
+    DataError
+        Unreadable or mismatched volumes, absent or single classes, NaN.
+    ResourceError
+        A device that the machine lacks.
+    """
+    notices: list[str] = []
+    device = choose_device(config.training.device)
+    dtype = choose_precision(config.training.precision, device)
+    method = METHODS[config.method.name]
+    needs_target = "target" in method.streams
+    if needs_target and not config.target:
+        raise ConfigError(f"The method {config.method.name!r} adapts to a target; give at least one target volume.")
+    if config.target and not needs_target:
+        notices.append(f"The method {config.method.name!r} does not use the target volumes.")
+    source = tuple(open_labelled(item, config.classes, config.ignore_label) for item in config.source)
+    target = tuple(open_image(item) for item in config.target)
+    check_classes(source, config)
+    network, info = build_network(config)
+    patch = config.sampling.patch_px[-network.ndim :]
+    if network.ndim == 2 and config.sampling.patch_px[0] != 1:
+        raise ConfigError(
+            f"sampling.patch_px is {config.sampling.patch_px}, but {config.network.name!r} is a 2D network; use 1 for z."
+        )
+    problem = network.patch_problem(patch)
+    if problem:
+        raise ConfigError(f"sampling.patch_px does not fit {config.network.name!r}: {problem}.")
+    pixel_nm = training_pixel(config, source, target, notices)
+    for volume in (*(s.image for s in source), *target):
+        _ = volume.intensity  # NaN and constant volumes stop here
+    return Plan(config, source, target, method, network, info, pixel_nm, device, dtype, tuple(notices))
+
+
+def open_image(item: ImageConfig) -> Volume:
+    """Open an image stack (Z, Y, X) of one channel."""
+    volume = Volume.open(item.image, voxel_nm=item.voxel_nm)
+    if len(volume.shape) == 4:
+        raise DataError(
+            f"{item.image} has {volume.shape[3]} channels {volume.shape}; convert it to grey values (one channel) first."
+        )
+    return volume
+
+
+def open_labelled(item: LabelledConfig, classes: Mapping[str, tuple[int, ...]], ignore: int | None) -> LabelledVolume:
+    """Open an image with its label map and translate label values into class indices.
+
+    Raises
+    ------
+    DataError
+        If shapes differ, labels are not integers, or they hold none of the classes.
+    """
+    image = open_image(item)
+    labels = Volume.open(item.labels)
+    if labels.shape != image.shape:
+        raise DataError(
+            f"{item.labels} has shape {labels.shape}, but {item.image} has {image.shape}; "
+            "labels need exactly the image's sections and pixels."
+        )
+    if labels.dtype.kind not in "uib":
+        raise DataError(f"{item.labels} holds {labels.dtype} values; labels must be integers. Round and save them as uint8.")
+    return LabelledVolume(image, class_indices(labels, classes, ignore))
+
+
+def class_indices(labels: Volume, classes: Mapping[str, tuple[int, ...]], ignore: int | None) -> Any:
+    """Return a lazy uint8 array: 0 background, 1… the classes in their order, 255 where ``ignore``."""
+    values = class_values(classes)
+
+    def translate(block: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+        out = np.zeros(block.shape, np.uint8)
+        for index, members in enumerate(values, start=1):
+            for value in members:
+                out[block == value] = index
+        if ignore is not None:
+            out[block == ignore] = IGNORE
+        return out
+
+    return labels.data.map_blocks(translate, dtype=np.uint8)
+
+
+def class_values(classes: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Return the label values per class; a value in two classes is a ConfigError."""
+    seen: dict[int, str] = {}
+    for name, members in classes.items():
+        for value in members:
+            if value in seen:
+                raise ConfigError(f"Label value {value} is in two classes, {seen[value]!r} and {name!r}; give it to one.")
+            seen[value] = name
+    if len(classes) > 254:
+        raise ConfigError(f"{len(classes)} classes are too many; at most 254 fit.")
+    return list(classes.values())
+
+
+def check_classes(source: tuple[LabelledVolume, ...], config: TrainConfig) -> None:
+    """Count the classes over all sources: each must occur, beside at least one other."""
+    counts = np.zeros(256, np.int64)
+    for item in source:
+        counts += count_classes(item.labels)
+    for index, (name, members) in enumerate(config.classes.items(), start=1):
+        if counts[index] == 0:
+            present = sorted({int(v) for item in config.source for v in label_values(item)})
+            raise DataError(
+                f"Class {name!r} (label value {', '.join(map(str, members))}) does not occur in the labels; "
+                f"they hold the values {present}. Set --classes to values that occur."
+            )
+    if np.count_nonzero(counts[:IGNORE]) < 2:
+        raise DataError(
+            f"The labels hold a single class ({int(counts[:IGNORE].sum())} voxels); nothing can be told apart. "
+            "Annotate at least one voxel of another class."
+        )
+
+
+def count_classes(labels: Any) -> npt.NDArray[np.int64]:
+    """Count class indices block by block."""
+    total = np.zeros(256, np.int64)
+    for block in labels.to_delayed().ravel():
+        total += np.bincount(block.compute(scheduler="synchronous").ravel(), minlength=256)
+    return total
+
+
+def label_values(item: LabelledConfig) -> npt.NDArray[Any]:
+    """Return the values in the first sections of a label file, for an error message."""
+    labels = Volume.open(item.labels)
+    return np.unique(labels.read((slice(0, 8),)))[:32]
+
+
+def build_network(config: TrainConfig) -> tuple[SegmentationNet, dict[str, Any]]:
+    """Build the network (weights come from ``init`` later); the same seed gives the same first weights."""
+    info = {
+        "name": config.network.name,
+        "options": config.network.options,
+        "in_channels": 1,
+        "classes": len(config.classes) + 1,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        network = MODELS[config.network.name].create(1, len(config.classes) + 1, config.network.options)
+    if config.init is not None:
+        folder = RunFolder.open(config.init)
+        start_from(network, folder, keep_head=list(folder.config().classes) == list(config.classes))
+    return network, info
+
+
+def start_from(network: SegmentationNet, folder: RunFolder, *, keep_head: bool) -> None:
+    """Load another run's weights; its classification layer only where the classes are the same."""
+    other = folder.network()
+    own, weights = network.state_dict(), other.state_dict()
+    missing = [name for name in own if name not in weights]
+    head = {f"head.{name}" for name in network.head.state_dict()}
+    different = [name for name in own if name in weights and own[name].shape != weights[name].shape and name not in head]
+    if missing or different:
+        raise ConfigError(
+            f"The network of {folder.path} has other layers ({(missing + different)[0]!r} does not fit); "
+            "start from a run with the same network and options."
+        )
+    if not keep_head or any(own[name].shape != weights[name].shape for name in head):
+        weights = {name: t for name, t in weights.items() if name not in head}
+    network.load_state_dict(weights, strict=False)
+
+
+def training_pixel(
+    config: TrainConfig, source: tuple[LabelledVolume, ...], target: tuple[Volume, ...], notices: list[str]
+) -> float | None:
+    """Return the in-plane pixel size to train at: as configured, else the target's, else the source's own."""
+    sizes = [v.voxel_nm for v in (*(s.image for s in source), *target)]
+    if any(size is None for size in sizes):
+        if config.sampling.pixel_nm is not None or len({s for s in sizes if s}) > 1:
+            names = [str(i.image) for i, s in zip((*config.source, *config.target), sizes, strict=True) if s is None]
+            raise DataError(
+                f"The voxel size of {', '.join(names)} is unknown, so it cannot be brought to the others' pixel size; "
+                "give it with --voxel-nm z,y,x."
+            )
+        notices.append("The voxel size is unknown: scales and results are in pixels. Give it with --voxel-nm z,y,x.")
+        return None
+    if config.sampling.pixel_nm is not None:
+        return config.sampling.pixel_nm
+    first = target[0] if target else source[0].image
+    size = in_plane(first.voxel_nm)
+    others = [in_plane(s.image.voxel_nm) for s in source]
+    if target and any(abs(o / size - 1) > 0.02 for o in others if o and size):
+        notices.append(f"The source ({others[0]:g} nm per pixel) is resampled to the target's {size:g} nm per pixel.")
+    return size
+
+
+def in_plane(voxel_nm: tuple[float, float, float] | None) -> Any:
+    """Return the geometric mean of the y and x pixel sizes."""
+    return None if voxel_nm is None else float(np.sqrt(voxel_nm[1] * voxel_nm[2]))
+
+
+def memory_budget() -> int:
+    """Bytes that one job may fill with volumes: a quarter of what is free now."""
+    return int(psutil.virtual_memory().available // 4)
+
+
+def describe_volume(item: ImageConfig, volume: Volume) -> dict[str, Any]:
+    """What a run records about a volume."""
+    return {
+        "path": str(Path(item.image)),
+        "shape": volume.shape,
+        "dtype": str(volume.dtype),
+        "voxel_nm": volume.voxel_nm,
+        "fingerprint": volume.fingerprint,
+    }

@@ -1,0 +1,258 @@
+"""Train a network on labelled volumes; with a target and a method that uses it, adapt it (see ``adapt``)."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from napari_em_da.config import SamplingConfig, TrainConfig
+from napari_em_da.errors import ConfigError, ResourceError
+from napari_em_da.events import Event, Finished, Notice, Progress
+from napari_em_da.jobs import Job, forward
+from napari_em_da.losses import segmentation_loss
+from napari_em_da.methods._base import Setup
+from napari_em_da.sampling import Prefetch, Sampler, Source
+from napari_em_da.training.folder import RunFolder
+from napari_em_da.training.loop import FitResult, Progressed, fit, save_network
+from napari_em_da.weights import weight_map
+from napari_em_da.workflows.plan import IGNORE, LabelledVolume, Plan, describe_volume, in_plane, make_plan, memory_budget
+from napari_em_da.workflows.validation import Validation
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run: its folder, the best validation score with its step, a hash of the final weights, seconds."""
+
+    run: Path
+    steps: int
+    best_score: float
+    best_step: int
+    digest: str
+    seconds: float
+
+
+def train(config: TrainConfig, *, resume: bool = False) -> Job:
+    """Train as ``config`` says and yield events.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        ``config.run`` is the folder to create.
+    resume : bool
+        Continue the run in that folder from its last checkpoint, bit for bit on the CPU.
+
+    Yields
+    ------
+    Notice, Progress, Metric, Preview, Saved, and last Finished with a TrainResult.
+
+    Raises
+    ------
+    ConfigError, DataError, ResourceError
+        Before any work, with the remedy; see ``make_plan``.
+    JobFailed
+        If a loss is not finite.
+    """
+    config = absolute(config)
+    plan = make_plan(config)
+    check_memory(plan)
+    folder = continue_run(config) if resume else RunFolder.create(config.run)
+    started = time.perf_counter()
+    check_disk(plan, folder)
+    if not resume:
+        folder.write_config(config)
+    folder.update_info(describe(plan))
+    for text in plan.notices:
+        yield Notice(text)
+    samplers, validation = yield from forward_value(prepare(plan))
+    method = plan.method.create(
+        Setup(plan.network, segmentation_loss(config.loss), plan.patch, config.training.steps, config.training.learning_rate),
+        config.method.options,
+    )
+    if plan.target and not resume:
+        # the source model itself is the first candidate: a run that never passes its guards keeps it
+        save_network(folder, method, Progressed(best_score=0.0, best_step=0))
+    result: FitResult = yield from forward(
+        fit(
+            method,
+            lambda start: Prefetch(samplers, start, config.training.steps, threads=config.sampling.threads),
+            config.training,
+            folder,
+            validation,
+            device=plan.device,
+            dtype=plan.dtype,
+            resume=resume,
+        )
+    )
+    if plan.target and result.best_step <= 0:
+        yield Notice("No adapted checkpoint passed the guards; the run keeps the source model.", "warning")
+    seconds = round(time.perf_counter() - started, 1)
+    folder.update_info({"finished": True, "result": {**vars(result), "seconds": seconds}})
+    yield Finished(TrainResult(config.run, result.steps, result.best_score, result.best_step, result.digest, seconds))
+
+
+def forward_value(stream: Iterator[Event]) -> Any:
+    """Re-yield events of a plain generator and return its value."""
+    return (yield from stream)
+
+
+def absolute(config: TrainConfig) -> TrainConfig:
+    """Return the config with absolute paths."""
+    source = tuple(i.model_copy(update={"image": full(i.image), "labels": full(i.labels)}) for i in config.source)
+    target = tuple(i.model_copy(update={"image": full(i.image)}) for i in config.target)
+    init = None if config.init is None else full(config.init)
+    return config.model_copy(update={"run": full(config.run), "source": source, "target": target, "init": init})
+
+
+def full(path: Path) -> Path:
+    return path.expanduser().resolve()
+
+
+def continue_run(config: TrainConfig) -> RunFolder:
+    """Open the run folder to continue; it must have been made by the same config."""
+    folder = RunFolder.open(config.run)
+    old, new = folder.config().model_dump(mode="json"), config.model_dump(mode="json")
+    for key in new:
+        if key != "run" and old.get(key) != new[key]:
+            raise ConfigError(
+                f"{config.run} was started with another {key!r} ({old.get(key)} instead of {new[key]}); "
+                "resume it with its own config.yaml, or start a new run folder."
+            )
+    return folder
+
+
+def check_memory(plan: Plan) -> None:
+    """Compare the activations of one step with the memory that is free; a ResourceError names a batch that fits."""
+    import copy
+
+    import psutil
+
+    network = copy.deepcopy(plan.network).to("meta")
+    sizes: list[int] = []
+    width = 4 if plan.dtype is None else 2
+    hooks = [
+        m.register_forward_hook(lambda _m, _i, out: sizes.append(out.numel() * width) if torch.is_tensor(out) else None)
+        for m in network.modules()
+        if not list(m.children())
+    ]
+    network(torch.empty(1, 1, *plan.patch, device="meta"))
+    for hook in hooks:
+        hook.remove()
+    streams = len(plan.method.streams)
+    per_window = int(sum(sizes) * 1.3 * streams)
+    weights = 16 * sum(p.numel() for p in plan.network.parameters())
+    if plan.device.type == "cuda":
+        free = torch.cuda.mem_get_info(plan.device)[0]
+    else:
+        free = psutil.virtual_memory().available
+    batch = plan.config.sampling.batch
+    need = per_window * batch + weights
+    if need > free:
+        fits = int((free - weights) // per_window)
+        remedy = f"lower sampling.batch to {fits}" if fits >= 1 else "lower sampling.patch_px, or use a smaller network"
+        raise ResourceError(
+            f"One training step needs about {need / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free on {plan.device}; {remedy}."
+        )
+
+
+def check_disk(plan: Plan, folder: RunFolder) -> None:
+    """Stop before work where the checkpoints (about six copies of the weights) would not fit on the disk."""
+    need = 6 * 4 * sum(p.numel() for p in plan.network.parameters())
+    free = shutil.disk_usage(folder.path).free
+    if need > free:
+        raise ResourceError(
+            f"The checkpoints need about {need / 1e6:.0f} MB, but {folder.path} has {free / 1e6:.0f} MB free; "
+            "free some space, or choose another run folder."
+        )
+
+
+def describe(plan: Plan) -> dict[str, Any]:
+    """What ``run.json`` records before training."""
+    config = plan.config
+    return {
+        "versions": {n: version(n) for n in ("napari-em-da", "torch", "numpy")} | {"python": platform.python_version()},
+        "machine": {"platform": platform.platform(), "device": str(plan.device), "threads": torch.get_num_threads()},
+        "precision": "fp32" if plan.dtype is None else str(plan.dtype).removeprefix("torch."),
+        "network": plan.network_info,
+        "classes": {name: list(values) for name, values in config.classes.items()},
+        "pixel_nm": plan.pixel_nm,
+        "source": [describe_volume(i, v.image) for i, v in zip(config.source, plan.source, strict=True)],
+        "target": [describe_volume(i, v) for i, v in zip(config.target, plan.target, strict=True)],
+        "finished": False,
+    }
+
+
+def prepare(plan: Plan) -> Iterator[Event]:
+    """Load labels, compute weight maps and build the samplers; returns (samplers, validation)."""
+    config, s = plan.config, plan.config.sampling
+    match = plan.target[0].intensity if plan.target and config.augment.match_target else None
+    train_parts, held_out = [], []
+    total = len(plan.source)
+    for index, item in enumerate(plan.source):
+        yield Progress(index, total, "volumes", "preparing")
+        labels, weights = load_maps(item, config)
+        for part, region in zip((train_parts, held_out), split(item.image.shape, s), strict=True):
+            if region is not None:
+                pixel = in_plane(item.image.voxel_nm) if plan.pixel_nm else None
+                part.append(Source(item.image, labels, weights, region, pixel))
+    yield Progress(total, total, "volumes", "preparing")
+    pixels = [in_plane(v.voxel_nm) if plan.pixel_nm else None for v in plan.target]
+    targets = [
+        Source(v, None, None, (slice(0, v.shape[0]), slice(0, v.shape[1]), slice(0, v.shape[2])), pixel)
+        for v, pixel in zip(plan.target, pixels, strict=True)
+    ]
+
+    def sampler(sources: list[Source], stream: str, **changes: Any) -> Sampler:
+        settings: dict[str, Any] = {
+            "patch_px": s.patch_px,
+            "batch": s.batch,
+            "ndim": plan.network.ndim,
+            "seed": config.training.seed,
+            "augment": config.augment,
+            "balance": s.balance,
+            "pixel_nm": plan.pixel_nm,
+            "classes": len(config.classes) + 1,
+            "match": match,
+            "margin_px": max(plan.network.margin_px),
+            "memory_bytes": memory_budget(),
+        }
+        return Sampler(sources, stream=stream, **{**settings, **changes})
+
+    samplers = {"source": sampler(train_parts, "source")}
+    if "target" in plan.method.streams:
+        samplers["target"] = sampler(targets, "target", balance=0.0, match=None)
+    still: dict[str, Any] = {"augment": None, "balance": 0.0, "match": None, "batch": min(s.batch, 4)}
+    held = sampler(held_out, "validation", **still).grid(s.validation_patches) if held_out else []
+    seen = sampler(targets, "target-preview", **still).grid(s.validation_patches) if targets else []
+    return samplers, Validation(plan, held, seen)
+
+
+def split(shape: tuple[int, ...], sampling: SamplingConfig) -> tuple[tuple[slice, ...], tuple[slice, ...] | None]:
+    """Split off the last share of x for validation."""
+    z, y, x = (slice(0, n) for n in shape[:3])
+    if sampling.validation == 0:
+        return (z, y, x), None
+    cut = max(1, min(shape[2] - 1, round(shape[2] * (1 - sampling.validation))))
+    return (z, y, slice(0, cut)), (z, y, slice(cut, shape[2]))
+
+
+def load_maps(item: LabelledVolume, config: TrainConfig) -> tuple[Any, Any]:
+    """Return labels and weight map, in memory where both fit the budget, else lazy."""
+    labels, weights = item.labels, None
+    fits = labels.nbytes * 5 < memory_budget()
+    if fits:
+        labels = np.asarray(labels.compute(scheduler="synchronous"))
+    w = config.weights
+    if w.kind is not None:
+        weights = weight_map(labels, w.kind, floor=w.floor, scale=w.scale, ignore_index=IGNORE, **w.params)
+    return labels, weights
+
+

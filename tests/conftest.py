@@ -1,0 +1,38 @@
+"""What all tests share: a clean environment, a display or an honest skip, and the folder of real volumes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+WINDOW_FIXTURES = {"make_napari_viewer", "make_napari_viewer_proxy", "qtbot", "qapp"}
+NO_DISPLAY = sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a window where there is no display, instead of letting Qt abort the whole session."""
+    if NO_DISPLAY:
+        skip = pytest.mark.skip(reason="no display: run under xvfb-run, as `make test` does")
+        for item in items:
+            if WINDOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+                item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep a developer's own extensions and plotting back end out of the tests."""
+    monkeypatch.delenv("NAPARI_EM_DA_EXTENSIONS", raising=False)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of the real EM volumes, kept beside the repository and not in it."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"real volumes absent ({folder})")
+    return folder

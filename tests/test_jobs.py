@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import pickle
+from collections.abc import Generator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_em_da.errors import DataError, JobFailed
+from napari_em_da.events import Event, Finished, Metric, Notice, Preview, Progress, Saved
+from napari_em_da.jobs import Job, StatusLine, forward, run
+
+
+def count(total: int, log: list[str], *, fail_at: int | None = None, finish: bool = True) -> Job:
+    """Count up; say in ``log`` when cleaned up."""
+    try:
+        for done in range(1, total + 1):
+            if done == fail_at:
+                raise DataError(f"number {done} is bad")
+            yield Progress(done, total, "numbers", "counting")
+        if finish:
+            yield Finished(total)
+    finally:
+        log.append("closed")
+
+
+def test_run_returns_the_result_and_shows_every_event() -> None:
+    log: list[str] = []
+    seen: list[Event] = []
+    assert run(count(3, log), on_event=seen.append) == 3
+    assert [e.done for e in seen if isinstance(e, Progress)] == [1, 2, 3]
+    assert seen[-1] == Finished(3)
+    assert log == ["closed"]
+
+
+def test_a_job_without_result_failed() -> None:
+    log: list[str] = []
+    with pytest.raises(JobFailed, match="without a result"):
+        run(count(2, log, finish=False))
+    assert log == ["closed"]
+
+
+def test_an_error_inside_passes_through() -> None:
+    log: list[str] = []
+    with pytest.raises(DataError, match="number 2 is bad"):
+        run(count(3, log, fail_at=2))
+    assert log == ["closed"]
+
+
+def test_an_interrupt_closes_the_job() -> None:
+    log: list[str] = []
+
+    def press_ctrl_c(event: Event) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(count(3, log), on_event=press_ctrl_c)
+    assert log == ["closed"]
+
+
+def two_stages(log: list[str]) -> Job:
+    first = yield from forward(count(2, log))
+    second = yield from forward(count(3, log))
+    yield Finished((first, second))
+
+
+def test_stages_forward_their_events_but_not_their_finish() -> None:
+    log: list[str] = []
+    events = list(two_stages(log))
+    assert [type(e) for e in events] == [Progress] * 5 + [Finished]
+    assert events[-1] == Finished((2, 3))
+    assert log == ["closed", "closed"]
+
+
+def test_cancelling_the_outer_job_closes_the_stage_that_runs() -> None:
+    log: list[str] = []
+    job = two_stages(log)
+    next(job)
+    job.close()
+    assert log == ["closed"]
+
+
+def test_a_stage_without_result_fails_the_whole() -> None:
+    def outer() -> Generator[Event, None, None]:
+        yield Finished((yield from forward(count(1, [], finish=False))))
+
+    with pytest.raises(JobFailed, match="stage"):
+        run(outer())
+
+
+def test_progress_goes_to_standard_error_only(capsys: pytest.CaptureFixture[str]) -> None:
+    run(count(2, []), progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "counting 1/2 numbers" in err
+    assert err.endswith("counting 2/2 numbers\n")
+
+
+def test_status_line_shows_metrics_and_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    show = StatusLine()
+    show(Metric(7, {"loss": 0.123456}))
+    show(Progress(1, 2, "steps"))
+    show(Notice("one class is absent", "warning"))
+    err = capsys.readouterr().err
+    assert "1/2 steps" in err
+    assert "loss 0.1235" in err
+    assert "warning: one class is absent\n" in err
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Progress(1, 2, "steps", "training"),
+        Metric(3, {"loss": 0.5}),
+        Saved(Path("runs/a"), "checkpoint"),
+        Notice("hello"),
+        Finished({"iou": 0.5}),
+    ],
+)
+def test_events_cross_a_process_border(event: Event) -> None:
+    assert pickle.loads(pickle.dumps(event)) == event
+
+
+def test_previews_cross_a_process_border() -> None:
+    sent = Preview("validation", "image", np.eye(3, dtype=np.float32), step=4)
+    got = pickle.loads(pickle.dumps(sent))
+    assert (got.name, got.kind, got.step) == ("validation", "image", 4)
+    np.testing.assert_array_equal(got.data, sent.data)
