@@ -47,8 +47,17 @@ def main() -> None:
     }
     for name, (augment, patch, batch, pixel_nm) in settings.items():
         sampler = Sampler(
-            [Source(volume, labels, weights)], patch_px=patch, batch=batch, ndim=2 if patch[0] == 1 else 3, seed=0,
-            stream="source", augment=augment, balance=0.5, classes=6, match=volume.intensity, pixel_nm=pixel_nm,
+            [Source(volume, labels, weights)],
+            patch_px=patch,
+            batch=batch,
+            ndim=2 if patch[0] == 1 else 3,
+            seed=0,
+            stream="source",
+            augment=augment,
+            balance=0.5,
+            classes=6,
+            match=volume.intensity,
+            pixel_nm=pixel_nm,
         )
         print(f"{name:32s} {milliseconds(sampler):6.1f} ms per batch of {batch}")
 

@@ -15,13 +15,15 @@ from pathlib import Path
 
 import pytest
 
+import napari_em_da
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = "napari_em_da"
 SOURCE = ROOT / "src" / PACKAGE
 
 LAYERS = (
     ("errors", "events", "jobs", "catalog", "config", "volume"),
-    ("io", "synthetic", "sample", "weights", "postprocess", "metrics"),
+    ("io", "synthetic", "_tissue", "sample", "weights", "postprocess", "metrics"),
     ("device", "models", "losses", "augment", "sampling"),
     ("methods", "training", "inference"),
     ("workflows", "experiments"),
@@ -57,7 +59,9 @@ class Import:
     def target(self) -> str | None:
         """The unit of this package that is imported, if any."""
         parts = self.name.split(".")
-        return parts[1] if parts[0] == PACKAGE and len(parts) > 1 else None
+        if parts[0] != PACKAGE or len(parts) == 1 or parts[1] == "__version__":
+            return None
+        return napari_em_da._HOME.get(parts[1], parts[1])  # a public name stands for the module it comes from
 
     def __str__(self) -> str:
         return f"{self.path.relative_to(ROOT)}:{self.line} imports {self.name}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_em_da.info import collect, installed
+from napari_em_da.info import collect, installed, text
 
 
 def test_versions_are_those_of_the_metadata() -> None:
@@ -43,6 +43,18 @@ def test_extensions_are_listed_and_counted_in(tmp_path: Path, monkeypatch: pytes
     found = json.loads(out.stdout)
     assert found["extensions"] == [str(tmp_path)]
     assert "punched_cards" in found["catalogs"]["readers"]
+
+
+def test_text_says_all_of_it() -> None:
+    found = collect()
+    found["versions"]["napari"] = None
+    found["extensions"] = []
+    lines = text(found).splitlines()
+    assert any(line.split() == ["numpy", metadata.version("numpy")] for line in lines)
+    assert any(line.split() == ["napari", "not", "installed"] for line in lines)
+    assert any(line.endswith(found["machine"]["why"]) for line in lines)
+    assert any(", ".join(found["catalogs"]["methods"]) in line for line in lines)
+    assert lines[-1] == "extensions  none"
 
 
 def test_collecting_loads_no_window() -> None:

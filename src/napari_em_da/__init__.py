@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from napari_em_da.config import (
         AdaptConfig,
+        AdaptTrainingConfig,
         AugmentConfig,
         EvaluateConfig,
         ImageConfig,
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "config": (
-        "AdaptConfig AugmentConfig EvaluateConfig ImageConfig LabelledConfig LossConfig MethodConfig "
-        "NetworkConfig SamplingConfig SegmentConfig TrainConfig TrainingConfig WeightConfig"
+        "AdaptConfig AdaptTrainingConfig AugmentConfig EvaluateConfig ImageConfig LabelledConfig LossConfig "
+        "MethodConfig NetworkConfig SamplingConfig SegmentConfig TrainConfig TrainingConfig WeightConfig"
     ),
     "errors": "ConfigError DataError EmDaError JobFailed ResourceError",
     "events": "Finished Metric Notice Preview Progress Saved",
@@ -52,6 +53,7 @@ _HOME = {name: module for module, names in _PUBLIC.items() for name in names.spl
 
 __all__ = [
     "AdaptConfig",
+    "AdaptTrainingConfig",
     "AugmentConfig",
     "ConfigError",
     "DataError",

@@ -22,7 +22,7 @@ DISTRIBUTIONS = (
     "napari",
 )
 QT_BINDINGS = ("PyQt6", "PySide6", "PyQt5", "PySide2")
-CATALOGS = {"networks": "models", "methods": "methods", "weight maps": "weights", "readers": "io"}
+CATALOGS = {"networks": "models", "methods": "methods", "weight maps": "weights", "metrics": "metrics", "readers": "io"}
 
 
 def collect() -> dict[str, Any]:
@@ -57,6 +57,24 @@ def collect() -> dict[str, Any]:
     }
 
 
+def text(found: dict[str, Any]) -> str:
+    """Lay out what ``collect`` found, one fact per line, for reading or pasting into a bug report."""
+    lines = []
+    for section in ("versions", "machine", "catalogs"):
+        lines.append(section)
+        width = max(map(len, found[section]), default=0)
+        lines += [f"  {name:<{width}}  {plain(value)}" for name, value in found[section].items()]
+    lines.append(f"extensions  {plain(found['extensions'])}")
+    return "\n".join(lines)
+
+
+def plain(value: Any) -> str:
+    """Return a value as words: lists with commas, and a word where there is nothing."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return "not installed" if value is None else str(value)
+
+
 def installed(distribution: str) -> str | None:
     """Return the installed version of a distribution, or None."""
     try:
@@ -71,4 +89,4 @@ def entries(package: str) -> tuple[str, ...]:
     return names.names()
 
 
-__all__ = ["collect"]
+__all__ = ["collect", "text"]

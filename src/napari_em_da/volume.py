@@ -48,6 +48,7 @@ class Intensity:
             If ``raw`` holds NaN.
         """
         # 32-bit integers around 1e9 would lose their contrast in float32 before the mean is subtracted
+        out: npt.NDArray[Any]
         out = np.clip(raw, self.quantiles[0], self.quantiles[-1], dtype=np.float32 if raw.itemsize <= 2 else np.float64)
         out -= self.mean
         out /= self.std
@@ -135,7 +136,8 @@ class Volume:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the voxels in this machine's byte order."""
-        return np.dtype(self.source.dtype).newbyteorder("=")
+        dtype: np.dtype[Any] = np.dtype(self.source.dtype).newbyteorder("=")
+        return dtype
 
     @property
     def nbytes(self) -> int:
@@ -177,7 +179,7 @@ class Volume:
         """
         digest = hashlib.sha256(f"{self.shape}{self.dtype.str}".encode())
         for z in self._sampled_sections(64):
-            digest.update(self.read((slice(z, z + 1),)))
+            digest.update(self.read((slice(z, z + 1),)).data)
         return digest.hexdigest()[:16]
 
     @cached_property
@@ -193,8 +195,7 @@ class Volume:
         if not np.isfinite(sample).all():
             bad = int((~np.isfinite(sample)).sum())
             raise DataError(
-                f"{self.name} holds NaN or infinite intensities ({bad} of {sample.size} sampled voxels); "
-                + NAN_REMEDY
+                f"{self.name} holds NaN or infinite intensities ({bad} of {sample.size} sampled voxels); " + NAN_REMEDY
             )
         low, high = np.percentile(sample, (0.1, 99.9))
         if high <= low:
@@ -221,10 +222,9 @@ def _dask(array: Any) -> da.Array:
 
     if isinstance(array, da.Array):
         return array
-    chunks = getattr(array, "chunks", None) or (1,) * (array.ndim - 2) + array.shape[-2:]
-    if array.ndim == 4 and not hasattr(array, "chunks"):
-        chunks = (1, *array.shape[1:])
-    return da.from_array(array, chunks=chunks, name=False)
+    whole = (1, *array.shape[1:]) if array.ndim > 2 else array.shape
+    wrapped: da.Array = da.from_array(array, chunks=getattr(array, "chunks", None) or whole, name=False)
+    return wrapped
 
 
 def spread(length: int, count: int) -> list[int]:

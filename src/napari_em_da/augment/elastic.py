@@ -44,7 +44,8 @@ def elastic_displacement(
     Notes
     -----
     The grid keeps its spacing and a random phase whatever the window's size, and its noise extends beyond the
-    window, so that borders move as much as the middle.
+    window, so that borders move as much as the middle. Every window has its own field, where the source draws one
+    per epoch for the whole volume.
     """
     phase = rng.random(2)
     counts = [int(np.ceil((length - 1) / spacing_px + 1)) + 1 for length in shape]
@@ -87,9 +88,7 @@ def coarse_displacement(
     Ronneberger O., Fischer P., Brox T., U-Net, MICCAI 2015, section 3.1.
     """
     grid = rng.normal(0, sigma_px, (2, nodes, nodes)).astype(np.float32)
-    down, right = (
-        interpolation_weights(np.linspace(0, nodes - 1, length), nodes, order=3) for length in shape
-    )
+    down, right = (interpolation_weights(np.linspace(0, nodes - 1, length), nodes, order=3) for length in shape)
     return np.asarray(down @ grid @ right.T, np.float32)
 
 

@@ -106,7 +106,7 @@ def place(
     last = np.array([s.stop - 1 for s in region]) - half
     at = np.clip(np.asarray(centre, float), np.minimum(first, last), np.maximum(first, last))
     exact = np.array([True, *([is_lattice(matrix)] * 2)])
-    z, y, x = np.where(exact, np.round(at - full) + full, at)
+    z, y, x = np.where(exact, np.floor(at - full + 0.5) + full, at)
     return float(z), float(y), float(x)
 
 

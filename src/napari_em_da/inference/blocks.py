@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
@@ -71,17 +71,17 @@ class Grid:
     @property
     def counts(self) -> Triple:
         """Number of blocks per axis."""
-        return _triple(-(-n // step) for n, step in zip(self.shape, self.core, strict=True))
+        return triple(-(-n // step) for n, step in zip(self.shape, self.core, strict=True))
 
     @property
     def output(self) -> Triple:
         """Size of the network's output per block."""
-        return _triple(self._output(axis) for axis in range(3))
+        return triple(self._output(axis) for axis in range(3))
 
     @property
     def input(self) -> Triple:
         """Size of the network's input per block."""
-        return _triple(n + 2 * m for n, m in zip(self.output, self.footprint.margin, strict=True))
+        return triple(n + 2 * m for n, m in zip(self.output, self.footprint.margin, strict=True))
 
     @property
     def cost(self) -> int:
@@ -97,7 +97,7 @@ class Grid:
         for index in product(*(range(count) for count in self.counts)):
             places = [axes[axis][i] for axis, i in enumerate(index)]
             core, inner, window = zip(*places, strict=True)
-            yield Block(index, core, inner, window)
+            yield Block(triple(index), core, inner, window)
 
     def _output(self, axis: int) -> int:
         n, step = self.shape[axis], self.core[axis]
@@ -106,8 +106,7 @@ class Grid:
             return step + fp.residue[axis]
         extent = self._extent(axis)
         needs = (
-            min(extent, (i + 1) * step + fp.halo[axis]) - max(0, i * step - fp.halo[axis])
-            for i in range(-(-n // step))
+            min(extent, (i + 1) * step + fp.halo[axis]) - max(0, i * step - fp.halo[axis]) for i in range(-(-n // step))
         )
         return max(needs)
 
@@ -124,7 +123,7 @@ class Grid:
 
     def smaller(self) -> Grid | None:
         """Return the grid with the core halved along its longest axis that can shrink, or None."""
-        halves = _triple(
+        halves = triple(
             min(step, round_up(-(-min(step, n) // 2), d))
             for step, n, d in zip(self.core, self.shape, self.footprint.divisor, strict=True)
         )
@@ -153,7 +152,7 @@ def plan(shape: Triple, footprint: Footprint, *, limit: float, flat: bool, tile_
         If ``tile_px`` cannot work, with sizes that do.
     """
     whole = [round_up(n, d) for n, d in zip(shape, footprint.divisor, strict=True)]
-    core = _triple([1 if flat else whole[0], *(_core_of_tile(a, whole[a], footprint, tile_px) for a in (1, 2))])
+    core = triple([1 if flat else whole[0], *(_core_of_tile(a, whole[a], footprint, tile_px) for a in (1, 2))])
     grid = Grid(shape, core, footprint)
     free = (0,) if tile_px is not None else (0, 1, 2)
     while prod(grid.input) > limit:
@@ -188,11 +187,15 @@ def _core_of_tile(axis: int, whole: int, fp: Footprint, tile_px: int | None) -> 
         )
     if step % divisor:
         low = spare + step // divisor * divisor
-        raise ConfigError(f"tile_px {tile_px} does not fit the network's grid of {divisor}; use {low} or {low + divisor}.")
+        raise ConfigError(
+            f"tile_px {tile_px} does not fit the network's grid of {divisor}; use {low} or {low + divisor}."
+        )
     return min(step, whole)
 
 
-def find_residue(accepts: Callable[[tuple[int, ...]], bool], divisor: tuple[int, ...], margin: tuple[int, ...]) -> tuple[int, ...]:
+def find_residue(
+    accepts: Callable[[tuple[int, ...]], bool], divisor: tuple[int, ...], margin: tuple[int, ...]
+) -> tuple[int, ...]:
     """Return, per axis, legal output sizes modulo ``divisor`` of a network that loses ``margin`` on each side."""
     for offset in product(*(range(1, d + 1) for d in divisor)):
         if accepts(tuple(4 * d + 2 * m + o for o, d, m in zip(offset, divisor, margin, strict=True))):
@@ -214,10 +217,11 @@ def round_up(n: int, step: int) -> int:
     return -(-n // step) * step
 
 
-def _triple(values: object) -> Triple:
-    z, y, x = values  # type: ignore[misc, has-type]
+def triple(values: Iterable[int]) -> Triple:
+    """Return three ints (z, y, x) as a tuple of known length."""
+    z, y, x = values
     return int(z), int(y), int(x)
 
 
 def _swap(values: Triple, axis: int, value: int) -> Triple:
-    return _triple(value if a == axis else v for a, v in enumerate(values))
+    return triple(value if a == axis else v for a, v in enumerate(values))

@@ -63,7 +63,7 @@ class Frozen:
         self._net = copy.deepcopy(net).eval().requires_grad_(False).float()
         fold_batch_norm(self._net)
         self._net.to(device=device, dtype=self.dtype)
-        self._net.to(memory_format=self._format)
+        self._net.to(memory_format=self._format)  # type: ignore[call-overload]
         if dtype is not None:
             self._net.head.float().register_forward_pre_hook(_as_float)
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from napari_em_da.device import choose_device, choose_precision, free_memory
 from napari_em_da.errors import ConfigError, DataError, ResourceError
 from napari_em_da.events import Event, Finished, Notice, Progress
-from napari_em_da.inference.blocks import Block, Footprint, Grid, Triple, mirrored, plan
+from napari_em_da.inference.blocks import Block, Footprint, Grid, mirrored, plan, triple
 from napari_em_da.inference.network import Frozen, TileTooLarge, fingerprint, footprint
 from napari_em_da.inference.store import Outputs, Prediction, Store
 from napari_em_da.models._base import SegmentationNet
@@ -92,7 +92,7 @@ def predict(
     intensity = intensity or volume.intensity
     frozen = Frozen(net, target, dtype, tta)
     context = footprint(net)
-    shape = _triple(volume.shape)
+    shape = triple(volume.shape[:3])
     memory = memory_bytes or free_memory(target)
     voxel_bytes = frozen.bytes_per_voxel(net.in_channels, probe_size(net, context))
     limit = min(memory / voxel_bytes, float("inf") if not net.local else PASS_VOXELS[target.type])
@@ -105,7 +105,8 @@ def predict(
             "use batch norm, or more memory, for a seamless result.",
             "warning",
         )
-    key = "-".join((fingerprint(net), volume.fingerprint, _digest((intensity, classes, tta, dtype, outputs.labels, outputs.probabilities))))
+    settings = _digest(intensity, classes, tta, dtype, outputs.labels, outputs.probabilities)
+    key = f"{fingerprint(net)}-{volume.fingerprint}-{settings}"
     store = Store(outputs, key, shape, classes, grid)
     if store.restarted:
         yield Notice(f"{outputs.store} held an unfinished segmentation with other settings; it was replaced.")
@@ -134,13 +135,13 @@ def _with_back_off(frozen: Frozen, reader: Reader, store: Store, grid: Grid, pro
 
 def _work(frozen: Frozen, reader: Reader, store: Store, grid: Grid, probabilities: bool) -> Job:
     """Segment the blocks that the journal does not know, reading one batch ahead."""
-    todo = [block for block in grid if not store.journal.has(block)]
-    total, done = len(grid), len(grid) - len(todo)
+    total, done = len(grid), sum(map(store.journal.has, grid))
     yield Progress(done, total, "blocks", "segment")
-    if not todo:
+    if done == total:
         return
     store.journal.use(grid.core)
-    with closing(_read_ahead(reader, iter(todo), frozen)) as batches:
+    todo = (block for block in grid if not store.journal.has(block))
+    with closing(_read_ahead(reader, todo, frozen)) as batches:
         for blocks, tiles in batches:
             labels, scores = frozen(tiles, probabilities)
             for i, block in enumerate(blocks):
@@ -227,12 +228,8 @@ def probe_size(net: SegmentationNet, context: Footprint) -> tuple[int, ...]:
     return tuple(sizes)[3 - net.ndim :]
 
 
-def _digest(settings: object) -> str:
+def _digest(*settings: object) -> str:
     return hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
-
-
-def _triple(shape: tuple[int, ...]) -> Triple:
-    return shape[0], shape[1], shape[2]
 
 
 __all__ = ["Outputs", "Prediction", "predict"]

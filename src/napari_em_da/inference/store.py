@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_em_da.errors import DataError, ResourceError
-from napari_em_da.inference.blocks import Block, Grid, Triple
+from napari_em_da.inference.blocks import Block, Grid, Triple, triple
 from napari_em_da.volume import Volume, VoxelSize
 
 JOURNAL = "journal.jsonl"
@@ -92,7 +91,7 @@ class Journal:
         self._shape = shape
         for line in self._lines():
             if "core" in line:
-                self._add_grid(_triple(line["core"]))
+                self._add_grid(triple(line["core"]))
             elif "done" in line:
                 self._done[-1][1][tuple(line["done"])] = True
         self._file = self._path.open("a", encoding="utf-8")
@@ -149,7 +148,7 @@ class Store:
 
         self.restarted = _prepare(outputs.store, key)
         group = zarr.open_group(str(outputs.store), mode="a")
-        step = _triple(min(n, size) for n, size in zip(grid.core, shape, strict=True))
+        step = triple(min(n, size) for n, size in zip(grid.core, shape, strict=True))
         chunk = (1, *step[1:])  # single sections: what viewers show and TIFF stores
         compressor = BloscCodec(cname="lz4", clevel=3, shuffle="shuffle")
         self._arrays: dict[str, Any] = {}
@@ -163,9 +162,7 @@ class Store:
         self.journal = Journal(outputs.store / JOURNAL)
         self.journal.open(shape)
 
-    def write(
-        self, block: Block, labels: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.float32] | None
-    ) -> None:
+    def write(self, block: Block, labels: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.float32] | None) -> None:
         """Write one block's output, cut to its core, and mark it finished.
 
         Parameters
@@ -218,8 +215,3 @@ def _enough_disk() -> Iterator[None]:
         if error.errno != errno.ENOSPC:
             raise
         raise ResourceError("The disk is full; free some space and run again: finished blocks are kept.") from error
-
-
-def _triple(values: Any) -> Triple:
-    z, y, x = values
-    return int(z), int(y), int(x)

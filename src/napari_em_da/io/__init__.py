@@ -86,14 +86,31 @@ def write(volume: Volume, path: str | Path, *, overwrite: bool = False) -> Path:
         If the disk has too little space.
     """
     path = Path(path).expanduser()
-    known = writers()
-    writer = known.get(path.suffix.lower())
-    if writer is None:
-        raise DataError(f"No writer for {path.suffix or 'a name without suffix'!r} ({path}); use {', '.join(known)}.")
+    writer = check_output(path, overwrite=overwrite)
     with replacing(path, overwrite=overwrite) as temporary:
         check_space(path.parent, writer.size(volume), path.name)
         writer.write(volume, temporary)
     return path
+
+
+def check_output(path: Path, *, overwrite: bool = False) -> Writer:
+    """Return the writer of a path, or raise what ``write`` would, before any work is done for it."""
+    known = writers()
+    writer = known.get(path.suffix.lower())
+    if writer is None:
+        raise DataError(f"No writer for {path.suffix or 'a name without suffix'!r} ({path}); use {', '.join(known)}.")
+    check_place(path, overwrite=overwrite)
+    return writer
+
+
+def check_place(path: Path, *, overwrite: bool = False) -> None:
+    """Raise a DataError if the path exists (and may not be replaced), or its folder is missing or read-only."""
+    if path.exists() and not overwrite:
+        raise DataError(f"{path} exists already; choose another name or allow overwriting.")
+    if not path.parent.is_dir():
+        raise DataError(f"The folder {path.parent} does not exist; create it first.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise DataError(f"The folder {path.parent} is not writable; choose another one.")
 
 
 @contextmanager
@@ -107,12 +124,7 @@ def replacing(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     DataError
         If the path exists and ``overwrite`` is false, or its folder is missing or read-only.
     """
-    if path.exists() and not overwrite:
-        raise DataError(f"{path} exists already; choose another name or allow overwriting.")
-    if not path.parent.is_dir():
-        raise DataError(f"The folder {path.parent} does not exist; create it first.")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise DataError(f"The folder {path.parent} is not writable; choose another one.")
+    check_place(path, overwrite=overwrite)
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
         yield temporary
@@ -162,4 +174,15 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-__all__: list[str] = ["READERS", "Reader", "Writer", "check_space", "read", "replacing", "write", "writers"]
+__all__: list[str] = [
+    "READERS",
+    "Reader",
+    "Writer",
+    "check_output",
+    "check_place",
+    "check_space",
+    "read",
+    "replacing",
+    "write",
+    "writers",
+]

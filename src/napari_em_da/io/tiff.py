@@ -99,7 +99,7 @@ def compression_ratio(volume: Volume) -> float:
     ratios = []
     for z in spread(volume.shape[0], 3):
         section = np.ascontiguousarray(volume.read((slice(z, z + 1), slice(0, 1024), slice(0, 1024))))
-        ratios.append(section.nbytes / len(zlib.compress(section, 1)))
+        ratios.append(section.nbytes / len(zlib.compress(section.data, 1)))
     return min(ratios)
 
 
@@ -109,25 +109,21 @@ def _natural(path: Path) -> list[tuple[int, int, str]]:
 
 
 def _open_folder(folder: Path) -> tuple[Sections, tuple[float, float, float] | None]:
-    pages: list[Page] = []
-    first: Sections | None = None
     files = section_files(folder)
     if not files:
         raise DataError(f"{folder} holds no file ending in {', '.join(SUFFIXES)}.")
-    voxel_nm = None
+    first, voxel_nm = _open_file(files[0])
+    pages: list[Page] = []
     for file in files:
-        one, size = _open_file(file)
+        one = first if file == files[0] else _open_file(file)[0]
         if one.shape[0] != 1:
             raise DataError(f"{file} holds {one.shape[0]} sections; a folder of sections has one per file.")
-        if first is None:
-            first, voxel_nm = one, size
-        elif one.shape != first.shape or one.dtype != first.dtype:
+        if one.shape != first.shape or one.dtype != first.dtype:
             raise DataError(
                 f"{file} is {one.shape[1:]} {one.dtype}, but {files[0].name} is {first.shape[1:]} {first.dtype}; "
                 "all sections of a folder need one shape and type."
             )
         pages += one.pages
-    assert first is not None  # noqa: S101  (files is not empty)
     return Sections(pages, first.shape[1:], first.dtype, (_reopen, folder)), voxel_nm
 
 
@@ -164,7 +160,7 @@ def _open_series(path: Path, file: tifffile.TiffFile) -> tuple[Sections, tuple[f
     channels = planes * samples
     section = (length, width) if channels == 1 else (length, width, channels)
     pages = list(_pages(path, file, series, depth))
-    kept = np.dtype(np.uint8) if dtype == bool else dtype
+    kept = np.dtype(np.uint8) if dtype.kind == "b" else dtype
     return Sections(pages, section, kept, (_reopen, path)), voxel_size(file, depth)
 
 
@@ -184,8 +180,9 @@ def _pages(path: Path, file: tifffile.TiffFile, series: tifffile.TiffPageSeries,
     keyframe = series.keyframe
     size = path.stat().st_size
     mappable = keyframe.is_memmappable and keyframe.shaped[0] == 1
-    raw = np.dtype(file.byteorder + keyframe.dtype.char) if mappable else None
-    section = int(np.prod(keyframe.shaped, dtype=np.int64)) * keyframe.dtype.itemsize
+    dtype = np.dtype(keyframe.dtype)
+    raw = dtype.newbyteorder(file.byteorder) if mappable else None
+    section = int(np.prod(keyframe.shaped, dtype=np.int64)) * dtype.itemsize
     if mappable and series.dataoffset is not None:
         _check_inside(path, depth - 1, series.dataoffset + depth * section, size)
         for z in range(depth):
@@ -228,7 +225,8 @@ def _check_chain(path: Path) -> None:
         start = file.read(16)
         order = _byte_order(start[:4])
         if order is None or len(start) < 8:
-            raise DataError(f"{path} is not a TIFF file: it {'begins with ' + repr(start[:4]) if start else 'is empty'}.")
+            what = f"begins with {start[:4]!r}" if start else "is empty"
+            raise DataError(f"{path} is not a TIFF file: it {what}.")
         big = b"+" in start[:4]
         count_format, entry, offset_format = ("Q", 20, "Q") if big else ("H", 12, "I")
         offset = struct.unpack(order + offset_format, start[8:16] if big else start[4:8])[0]
@@ -253,7 +251,7 @@ def _each_section(volume: Volume) -> Iterator[npt.NDArray[Any]]:
         yield volume.read((slice(z, z + 1),))[0]
 
 
-def _metadata(volume: Volume, big: bool, color: bool) -> tuple[dict[str, bool], dict[str, Any]]:
+def _metadata(volume: Volume, big: bool, color: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """Choose the flavour of TIFF and express the voxel size in it."""
     axes = "ZYX" if len(volume.shape) == 3 else "ZYXS"
     size = volume.voxel_nm

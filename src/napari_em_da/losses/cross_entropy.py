@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name torch's users know
+import torch.nn.functional as F
 from torch import Tensor
 
 from napari_em_da.losses._base import IGNORE, pixel_weights

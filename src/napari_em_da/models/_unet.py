@@ -178,10 +178,10 @@ class UNet(SegmentationNet):
     def patch_problem(self, patch: Size) -> str | None:
         """Return why a training patch of this spatial size cannot work, with the nearest sizes that do; else None."""
         if not any(self.margin_px):
-            one_voxel = self.style.norm == "instance" and patch == self.divisor
-            wider = (*patch[:-1], 2 * patch[-1])
-            problem = f"patch {patch} leaves one voxel to normalise in the bottleneck; use {wider}" if one_voxel else None
-            return super().patch_problem(patch) or problem
+            if self.style.norm == "instance" and patch == self.divisor:
+                wider = (*patch[:-1], 2 * patch[-1])
+                return f"patch {patch} leaves a single voxel to normalise in the bottleneck; use {wider}"
+            return super().patch_problem(patch)
         for axis, (size, least, step) in enumerate(zip(patch, self._smallest, self.divisor, strict=True)):
             below = least + (size - least) // step * step
             if size < least or size != below:

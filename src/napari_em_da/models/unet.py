@@ -21,7 +21,7 @@ from napari_em_da.models._unet import Plan, UNet
 class UNetOptions(Options):
     """Options of the 2D U-Net."""
 
-    features: Annotated[int, Field(ge=1, le=512)] = Field(32, description="Channels at full resolution, doubled per level")
+    features: Annotated[int, Field(ge=1, le=512)] = Field(32, description="Channels at full resolution, then doubling")
     levels: Annotated[int, Field(ge=1, le=6)] = Field(4, description="Number of 2x2 poolings")
     norm: Norm = Field("batch", description="Normalisation after each convolution")
     padding: Padding = Field("same", description="same: output as large as the image; valid: without a border")
@@ -31,7 +31,7 @@ class UNetOptions(Options):
     @model_validator(mode="after")
     def _valid_needs_transpose(self) -> Self:
         if self.padding == "valid" and self.up == "bilinear":
-            raise ValueError("bilinear upsampling invents values at the edges of an unpadded network; use up='transpose'")
+            raise ValueError("padding 'valid' needs up 'transpose': bilinear invents values at the edges")
         return self
 
 

@@ -27,7 +27,7 @@ class UNet3DOptions(Options):
     """Options of the 3D U-Net."""
 
     kind: Literal["thin", "thick"] = Field("thin", description="thin: pool in the plane only; thick: pool along z too")
-    features: Annotated[int, Field(ge=1, le=512)] = Field(64, description="Channels at full resolution, doubled per level")
+    features: Annotated[int, Field(ge=1, le=512)] = Field(64, description="Channels at full resolution, then doubling")
     levels: Annotated[int, Field(ge=1, le=5)] = Field(2, description="Number of poolings")
     convs: Annotated[int, Field(ge=1, le=5)] = Field(3, description="3x3x3 convolutions per block")
     norm: Norm = Field("none", description="Normalisation after each convolution")

@@ -1,4 +1,4 @@
-"""Where windows lie: jittered grids, even spreads, and the voxels of each class."""
+"""Where windows lie: jittered grids, and the voxels of each class."""
 
 from __future__ import annotations
 
@@ -56,17 +56,6 @@ def jittered_grid(
     edges = [np.arange(0, n, step) for n, step in zip(usable, spacing, strict=True)]
     low = np.stack(np.meshgrid(*edges, indexing="ij"), axis=-1).reshape(-1, len(usable))
     return rng.integers(low, np.minimum(low + np.asarray(spacing), usable))
-
-
-def evenly(count: int) -> Array:
-    """Return (count, 3) points in the unit cube whose every prefix is spread evenly.
-
-    References
-    ----------
-    Additive recurrence with the root of x⁴ = x + 1, the three-dimensional relative of the golden ratio.
-    """
-    ratio = 1.2207440846057596
-    return np.asarray((0.5 + np.arange(count)[:, None] * ratio ** -np.arange(1.0, 4.0)) % 1)
 
 
 def class_voxels(labels: Sliceable, region: Box, classes: int, name: str = "labels") -> tuple[Array, ...]:

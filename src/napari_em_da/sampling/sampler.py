@@ -12,14 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.quasirandom import SobolEngine
 
 from napari_em_da.augment.geometry import IDENTITY, Deformation, Window, place, random_deformation
 from napari_em_da.augment.intensity import jitter, match_histogram, robust_limits
 from napari_em_da.config import AugmentConfig
 from napari_em_da.errors import ConfigError
-from napari_em_da.sampling.positions import IGNORE, evenly
+from napari_em_da.sampling.positions import IGNORE
 from napari_em_da.sampling.sample import Sample
-from napari_em_da.sampling.source import Prepared, Source, prepare, read_inside
+from napari_em_da.sampling.source import Prepared, Source, prepare
 from napari_em_da.volume import Intensity
 
 Array = npt.NDArray[Any]
@@ -56,6 +57,7 @@ class Sampler:
         What the network's output lacks on each side; labels and weights are cropped by it.
     memory_bytes : int
         Volumes are held in memory, in the order given, as long as they fit; the others are read window by window.
+        0 suits a sampler that is only asked for its grid.
 
     Raises
     ------
@@ -123,8 +125,8 @@ class Sampler:
         part = self._parts[int(rng.choice(len(self._parts), p=self._share))]
         for attempt in range(TRIES):
             surely = attempt >= TRIES // 2  # sparse annotation: stop guessing, go to a labelled voxel
-            deform = self.augment is not None and attempt < TRIES - 1
-            deformation = random_deformation(self.augment, self.patch, rng) if deform and self.augment else IDENTITY
+            augment = self.augment if attempt < TRIES - 1 else None  # a deformation could move that voxel out
+            deformation = random_deformation(augment, self.patch, rng) if augment else IDENTITY
             window = self._place(part, self._centre(part, surely, rng), deformation)
             labels, weights = self._targets(part, window)
             if labels is None or (labels != IGNORE).any():
@@ -144,7 +146,8 @@ class Sampler:
 
     def _spread(self, part: Prepared, count: int) -> list[tuple[Window, Targets]]:
         low, high = (np.array([getattr(s, end) for s in part.region]) for end in ("start", "stop"))
-        walk = np.floor(low + (high - low) * evenly(20 * count))
+        engine = SobolEngine(3)
+        walk = np.floor(low + (high - low) * engine.draw(20 * count, dtype=torch.float64).numpy())
         # Where labels are sparse, the walk may miss them all: then take some labelled voxels themselves.
         known = [v[:: max(1, len(v) // count)] for v in part.voxels]
         labelled = [np.stack(np.unravel_index(v, part.shape), axis=1) for v in known]

@@ -92,7 +92,7 @@ def prepare(source: Source, pixel_nm: float | None, classes: int, memory_bytes: 
     for what, array in (("labels", source.labels), ("weights", source.weights)):
         if array is not None and tuple(array.shape) != shape:
             found = tuple(array.shape)
-            raise DataError(f"The {what} of {name} have shape {found}, its image {shape}; crop or resample them to agree.")
+            raise DataError(f"The {what} of {name} have shape {found}, its image {shape}; crop them to agree.")
     z, y, x = (slice(*s.indices(n)[:2]) for s, n in zip(source.region, shape, strict=True))
     if any(s.stop <= s.start for s in (z, y, x)):
         raise DataError(f"The region {source.region} of {name}, shape {shape}, is empty; widen it.")

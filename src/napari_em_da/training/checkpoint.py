@@ -31,7 +31,10 @@ def save(path: Path, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> 
     temporary = path.with_name(f".{path.name}.partial")
     text = json.dumps(dict(info), indent=2, default=str)
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # safetensors makes files for their owner alone; laboratories share folders
         save_file(owned, temporary, metadata={HEADER: text})
+        temporary.chmod(mode)
         os.replace(temporary, path)
         write_text(path.with_suffix(".json"), text + "\n")
     except (OSError, SafetensorError) as error:

@@ -30,7 +30,7 @@ class Progressed:
     """Where a run stands; saved with every checkpoint."""
 
     step: int = 0
-    best_score: float = float("-inf")
+    best_score: float = -1.0  # all scores are at least 0
     best_step: int = -1
     validated: int = 0
 

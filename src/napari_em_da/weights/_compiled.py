@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar, cast
 
 import numba
+from numba.core import config
 
 F = TypeVar("F", bound=Callable[..., object])
 S = TypeVar("S")
@@ -27,7 +28,7 @@ def compiled(function: F) -> F:
 def in_threads(function: Callable[[S], T], items: Iterable[S]) -> list[T]:
     """Apply ``function`` to each item on ``NUMBA_NUM_THREADS`` threads (all cores by default), in order."""
     work = list(items)
-    threads = min(int(numba.config.NUMBA_NUM_THREADS), len(work))
+    threads = min(int(config.NUMBA_NUM_THREADS), len(work))
     if threads < 2:
         return [function(item) for item in work]
     with ThreadPoolExecutor(threads) as pool:

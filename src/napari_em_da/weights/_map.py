@@ -12,7 +12,7 @@ from napari_em_da.catalog import Catalog, unknown
 from napari_em_da.errors import ConfigError, DataError
 from napari_em_da.volume import check_voxel_size
 from napari_em_da.weights._base import SCALES, Finish, WeightSpec
-from napari_em_da.weights._stack import LabelStack, Weights, recomputed
+from napari_em_da.weights._stack import LabelStack, Weights
 
 WEIGHTS: Catalog[WeightSpec] = Catalog("napari_em_da.weights", "WEIGHT")
 
@@ -70,7 +70,7 @@ def weight_map(
     finish = _finish(spec.finish(options), floor, scale)
     array, section = _checked(labels)
     stack = LabelStack(array, ignore_index, None if spacing is None else check_voxel_size(spacing))
-    weights = _finished(spec.raw(stack, options), stack, finish)
+    weights = _finished(spec, options, stack, finish)
     return weights[0] if section else weights
 
 
@@ -106,13 +106,16 @@ def _finish(default: Finish, floor: float | None, scale: str | None) -> Finish:
     return Finish(low, chosen, "max" if rule == "affine" and chosen == "mean1" else rule)
 
 
-def _finished(raw: Any, stack: LabelStack, finish: Finish) -> Any:
-    """Apply scale, floor and ignored pixels; in place where ``raw`` is in memory."""
+def _finished(spec: WeightSpec, options: Any, stack: LabelStack, finish: Finish) -> Any:
+    """Compute the raw map and apply scale, floor and ignored pixels to it."""
+    raw = spec.raw(stack, options)
     if stack.lazy:
         import dask.array as da
 
-        factor = _factor_lazy(raw, stack, finish.scale)
-        return da.map_blocks(
+        factor: Any = 1.0
+        if finish.scale != "none":
+            factor = _factor_lazy(spec.raw(stack.again("scale"), options), stack, finish.scale)
+        return da.map_blocks(  # type: ignore[no-untyped-call]
             lambda w, labels, f: _finish_block(w.copy(), labels, f, finish, stack.ignore_index),
             *(raw, stack.array, factor),
             dtype=np.float32,
@@ -162,12 +165,10 @@ def _factor(raw: Weights, stack: LabelStack, scale: str) -> float:
     return top / bottom if bottom > 0 else 0.0
 
 
-def _factor_lazy(raw: Any, stack: LabelStack, scale: str) -> Any:
-    if scale == "none":
-        return 1.0
+def _factor_lazy(weights: Any, stack: LabelStack, scale: str) -> Any:
     import dask.array as da
 
-    weights, count = recomputed(raw), raw.size
+    count = weights.size
     if stack.ignore_index is not None and _can_hold(stack.array.dtype, stack.ignore_index):
         valid = stack.array != stack.ignore_index
         weights, count = da.where(valid, weights, np.float32(0)), valid.sum()

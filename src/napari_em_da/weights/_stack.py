@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from typing import Any
 
@@ -26,15 +26,26 @@ class LabelStack:
         Label of pixels that are not annotated.
     spacing : (z, y, x) or None
         Voxel size in nanometres.
+    reading : str
+        Tells passes over lazy labels apart; see :meth:`again`.
     """
 
     array: Any
     ignore_index: int | None = None
     spacing: tuple[float, float, float] | None = None
+    reading: str = ""
 
     @property
     def lazy(self) -> bool:
         return not isinstance(self.array, np.ndarray)
+
+    def again(self, purpose: str) -> LabelStack:
+        """Return a stack whose maps are computed anew, for a reduction over the volume.
+
+        Blocks of a lazy map that also feed a reduction would all stay in memory until the reduction is known; blocks
+        of a second map are let go one by one.
+        """
+        return replace(self, reading=f"{self.reading}-{purpose}")
 
     def map(
         self, function: Callable[..., None], *scalars: Any, depth: Depth = (0, 0, 0), whole_sections: bool = False
@@ -68,45 +79,37 @@ class LabelStack:
     def tally(self, count: Callable[[Block], Any], merge: Callable[[Any, Any], Any]) -> Any:
         """Reduce all labels to one value: ``count`` per block, ``merge`` over blocks; 0-d dask array if lazy."""
         if self.lazy:
-            import dask
             import dask.array as da
+            from dask.delayed import delayed
 
-            parts = [dask.delayed(count)(block) for block in self.array.to_delayed().ravel()]
-            total = dask.delayed(partial(reduce, merge))(parts)
-            return da.from_delayed(total, (), object, np.empty((), object))
+            parts = [delayed(count)(block) for block in self.array.to_delayed().ravel()]
+            total = delayed(partial(reduce, merge))(parts)
+            return da.from_delayed(total, (), object, np.empty((), object))  # type: ignore[no-untyped-call]
         from napari_em_da.weights._compiled import in_threads
 
         return reduce(merge, in_threads(count, self.array))
 
     def _map_lazy(self, function: Callable[..., None], scalars: Any, depth: Depth, whole_sections: bool) -> Any:
         import dask.array as da
+        from dask.array.overlap import overlap, trim_internal
 
-        shape = self.array.shape
-        one_block = [halo >= size or (whole_sections and axis > 0) for axis, (halo, size) in enumerate(zip(depth, shape))]
-        array = self.array.rechunk({axis: -1 for axis in range(3) if one_block[axis]})
+        reached = [axis for axis in range(3) if depth[axis] >= self.array.shape[axis] or (whole_sections and axis > 0)]
+        array = self.array.rechunk(dict.fromkeys(reached, -1))
         halo = {axis: 0 if array.numblocks[axis] == 1 else depth[axis] for axis in range(3)}
         # Nothing is invented outside the volume ("none"): there the kernels apply their own edge rule.
-        grown = da.overlap.overlap(array, halo, "none") if any(halo.values()) else array
-        weights = da.map_blocks(
-            partial(_fill, function), grown, *scalars, dtype=np.float32, meta=np.empty((0, 0, 0), np.float32)
+        grown = overlap(array, halo, "none") if any(halo.values()) else array  # type: ignore[no-untyped-call]
+        weights = da.map_blocks(  # type: ignore[no-untyped-call]
+            partial(_fill, function, self.reading),
+            *(grown, *scalars),
+            dtype=np.float32,
+            meta=np.empty((0, 0, 0), np.float32),
         )
         if any(halo.values()):
-            weights = da.overlap.trim_internal(weights, halo, "none")
+            weights = trim_internal(weights, halo, "none")  # type: ignore[no-untyped-call]
         return weights.rechunk(self.array.chunks)
 
 
-def _fill(function: Callable[..., None], labels: Block, *scalars: Any) -> Weights:
+def _fill(function: Callable[..., None], reading: str, labels: Block, *scalars: Any) -> Weights:
     out = np.empty(labels.shape, np.float32)
     function(labels, out, *scalars)
     return out
-
-
-def recomputed(lazy: Any) -> Any:
-    """Return the same dask array under other keys.
-
-    A reduction over the copy lets its blocks go, where one over the array itself would hold all of them in memory
-    until the reduction is known.
-    """
-    from dask.graph_manipulation import clone
-
-    return clone(lazy)

@@ -15,7 +15,7 @@ from napari_em_da.weights._base import Finish, WeightSpec
 from napari_em_da.weights._classes import ClassIds, is_any
 from napari_em_da.weights._compiled import compiled
 from napari_em_da.weights._edt import squared_distance
-from napari_em_da.weights._gaussian import TRUNCATE, radius, smooth
+from napari_em_da.weights._gaussian import TRUNCATE, smooth
 from napari_em_da.weights._stack import Block, LabelStack, Weights
 
 Spacing = tuple[float, float, float] | None
@@ -91,7 +91,7 @@ def _decay(boundary: npt.NDArray[np.bool_], out: Weights, sigma: float, spacing:
 
 
 def _distance(target: npt.NDArray[np.bool_], out: Weights, spacing: Spacing) -> None:
-    """Write the distance to the nearest true voxel: per section in pixels, or in 3D in nm; infinite if there is none."""
+    """Write the distance to the nearest true voxel: per section in pixels, or in 3D in nm; infinite if none."""
     if spacing is not None:
         if not target.any():
             out[...] = np.inf
@@ -112,7 +112,7 @@ def _distance(target: npt.NDArray[np.bool_], out: Weights, spacing: Spacing) -> 
 def _decays(sigma: float, largest: int) -> Weights:
     """Tabulate ``exp(-n / (2 sigma^2))`` over squared distances; the last entry is 0, for pixels beyond."""
     length = min(largest, math.ceil(2 * sigma**2 * 104)) + 1  # exp(-104) vanishes in float32
-    table = np.exp(np.arange(length + 1) * (-0.5 / sigma**2)).astype(np.float32)
+    table: Weights = np.exp(np.arange(length + 1) * (-0.5 / sigma**2)).astype(np.float32)
     table[-1] = 0
     return table
 

@@ -69,16 +69,20 @@ def _block(
     if options.normalise:
         largest = min(options.classes or len(classes), area)
         unit = 1 / math.log(largest) if largest > 1 else 0.0
-    indices = [_indices(n, size, options.edge) for n, size in zip(labels.shape, options.window, strict=True)]
+    sections, rows, columns = (
+        _indices(n, size, options.edge) for n, size in zip(labels.shape, options.window, strict=True)
+    )
     bits = area.bit_length()
     if bits * len(classes) <= TABLE_BITS:
-        packed = np.array([1 << (bits * code) for code in range(len(classes))] + [0], np.uint32)
-        codes, values = _byte_codes(labels, classes, packed)
-        _packed(codes, values, *indices, _entropies(bits, len(classes), unit), out)
+        codes, values = _byte_codes(labels, classes, bits, np.uint32)
+        _packed(codes, values, sections, rows, columns, _entropies(bits, len(classes), unit), NO_TABLES, 0, out)
+    elif bits <= TABLE_BITS // 2 and bits * (len(classes) + 1) <= 64:
+        codes, values = _byte_codes(labels, classes, bits, np.uint64)
+        tables = _log_tables(bits, unit)
+        _packed(codes, values, sections, rows, columns, NO_ENTROPIES, tables, len(classes), out)
     else:
-        n = np.arange(area + 1)
-        n_log_n = np.rint(n * np.log(np.maximum(n, 1)) * FIXED_POINT).astype(np.int64)
-        _sliding(_codes(labels, classes), len(classes), *indices, n_log_n, unit / FIXED_POINT, out)
+        n_log_n = np.rint(_n_log_n(area) * FIXED_POINT).astype(np.int64)
+        _sliding(_codes(labels, classes), len(classes), sections, rows, columns, n_log_n, unit / FIXED_POINT, out)
 
 
 def _indices(length: int, size: int, edge: str) -> npt.NDArray[np.int64]:
@@ -98,76 +102,148 @@ def _codes(labels: Block, classes: tuple[int, ...]) -> npt.NDArray[np.int32]:
 
 
 def _byte_codes(
-    labels: Block, classes: tuple[int, ...], packed: npt.NDArray[np.uint32]
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32]]:
-    """Return labels as bytes, and what each byte adds to a packed histogram."""
-    values = np.zeros(256, np.uint32)
+    labels: Block, classes: tuple[int, ...], bits: int, dtype: type[np.unsignedinteger[Any]]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
+    """Return labels as bytes, and what each adds to a packed histogram: one to its class (and to a total on top)."""
+    size = len(classes)
+    packed = [1 << bits * code for code in range(size)]
+    if dtype is np.uint64:
+        packed = [value | 1 << bits * size for value in packed]
+    values = np.zeros(256, dtype)
     if labels.dtype == np.uint8:
-        values[list(classes)] = packed[:-1]
+        values[list(classes)] = packed
         return labels, values
-    values[: len(packed)] = packed
+    values[:size] = packed
     codes = _codes(labels, classes)
-    return np.where(codes < 0, len(classes), codes).astype(np.uint8), values
+    return np.where(codes < 0, size, codes).astype(np.uint8), values
+
+
+def _n_log_n(largest: int) -> npt.NDArray[np.float64]:
+    n = np.arange(largest + 1)
+    return n * np.log(np.maximum(n, 1))
 
 
 @lru_cache(maxsize=8)
 def _entropies(bits: int, classes: int, unit: float) -> Weights:
     """Tabulate the entropy of every packed histogram: ``classes`` counts of ``bits`` bits each."""
     count = np.arange(1 << bits, dtype=np.float64)
-    n_log_n = count * np.log(np.maximum(count, 1))
     total, sums = np.zeros(1), np.zeros(1)
     for _ in range(classes):
         total = np.add.outer(count, total).ravel()
-        sums = np.add.outer(n_log_n, sums).ravel()
+        sums = np.add.outer(_n_log_n(len(count) - 1), sums).ravel()
     whole = np.maximum(total, 1)
     return np.maximum((np.log(whole) - sums / whole) * unit, 0).astype(np.float32)
+
+
+@lru_cache(maxsize=8)
+def _log_tables(bits: int, unit: float) -> tuple[npt.NDArray[np.float64], ...]:
+    """Tabulate ``n log n`` of one count, its sum over two adjacent counts, and ``unit / n``."""
+    one = _n_log_n((1 << bits) - 1)
+    return one, np.add.outer(one, one).ravel(), unit / np.maximum(np.arange(len(one)), 1)
+
+
+NO_ENTROPIES = np.zeros(0, np.float32)
+NO_TABLES = (np.zeros(0), np.zeros(0), np.zeros(0))
 
 
 @compiled
 def _packed(
     codes: npt.NDArray[np.uint8],
-    values: npt.NDArray[np.uint32],
+    values: npt.NDArray[Any],
     sections: npt.NDArray[np.int64],
     rows: npt.NDArray[np.int64],
     columns: npt.NDArray[np.int64],
     entropies: Weights,
+    tables: tuple[npt.NDArray[np.float64], ...],
+    classes: int,
     out: Weights,
 ) -> None:
-    """Entropy of a few classes: the counts of all classes ride in one integer, whose entropy is tabulated."""
+    """Entropy of few classes: the counts of all classes ride in one integer, which is summed and looked up."""
     depth, height, width = out.shape
     high, wide, deep = rows.size - height + 1, columns.size - width + 1, sections.size - depth + 1
     left = wide // 2
-    recent = np.zeros((high, width), np.uint32)  # the last rows of the window, summed over its sections
-    padded = np.zeros(columns.size, np.uint32)  # their sum per column
-    window = np.zeros(width, np.uint32)
+    recent = np.zeros((high, width), values.dtype)  # the rows of the window, summed over its sections
+    padded = np.zeros(columns.size, values.dtype)  # their sum, per column
+    window, entering = np.zeros(width, values.dtype), np.zeros(width, values.dtype)
     for z in range(depth):
         recent[:] = 0
         padded[:] = 0
+        column = padded[left : left + width]
         for y in range(1 - high, height):
-            row, slot = rows[y + high - 1], recent[(y + high - 1) % high]
-            column = padded[left : left + width]
-            column -= slot
-            slot[:] = 0
-            if row >= 0:
-                for section in sections[z : z + deep]:
-                    if section >= 0:
-                        line = codes[section, row]
-                        for x in range(width):
-                            slot[x] += values[line[x]]
-                column += slot
+            row = rows[y + high - 1]
+            entering[:] = 0
+            for section in sections[z : z + deep]:
+                if section >= 0 and row >= 0:
+                    _add_packed(codes[section, row], values, entering)
+            _exchange(column, recent[(y + high - 1) % high], entering)
             if y < 0:
                 continue
-            for side in range(left):
+            for side in range(left):  # columns outside the section stay 0 where there is none to repeat
                 near, far = columns[side], columns[left + width + side]
-                padded[side] = column[near] if near >= 0 else 0
-                padded[left + width + side] = column[far] if far >= 0 else 0
-            window[:] = padded[:width]
-            for shift in range(1, wide):
-                for x in range(width):
-                    window[x] += padded[x + shift]
-            target = out[z, y]
-            for x in range(width):
-                target[x] = entropies[window[x]]
+                if near >= 0:
+                    padded[side] = column[near]
+                if far >= 0:
+                    padded[left + width + side] = column[far]
+            _sum_window(padded, wide, window)
+            if entropies.size > 0:
+                _look_up_entropy(window, entropies, out[z, y])
+            else:
+                _sum_entropy(window, tables[0], tables[1], tables[2], classes, out[z, y])
+
+
+# One short loop per function: only so does the compiler see that it may use vector instructions.
+@compiled
+def _add_packed(codes: npt.NDArray[np.uint8], values: npt.NDArray[Any], line: npt.NDArray[Any]) -> None:
+    for x in range(line.size):
+        line[x] += values[codes[x]]
+
+
+@compiled
+def _exchange(column: npt.NDArray[Any], leaving: npt.NDArray[Any], entering: npt.NDArray[Any]) -> None:
+    for x in range(column.size):
+        column[x] = column[x] + entering[x] - leaving[x]
+        leaving[x] = entering[x]
+
+
+@compiled
+def _sum_window(padded: npt.NDArray[Any], wide: int, window: npt.NDArray[Any]) -> None:
+    window[:] = padded[: window.size]
+    for shift in range(1, wide):
+        shifted = padded[shift : shift + window.size]
+        for x in range(window.size):
+            window[x] += shifted[x]
+
+
+@compiled
+def _look_up_entropy(window: npt.NDArray[Any], entropies: Weights, out: Weights) -> None:
+    for x in range(out.size):
+        out[x] = entropies[window[x]]
+
+
+@compiled
+def _sum_entropy(
+    window: npt.NDArray[Any],
+    one: npt.NDArray[np.float64],
+    two: npt.NDArray[np.float64],
+    per_pixel: npt.NDArray[np.float64],
+    classes: int,
+    out: Weights,
+) -> None:
+    """``(n log n - sum_c n_c log n_c) / n`` of packed counts with their total on top, two classes per look-up."""
+    step = 0
+    while (1 << step) < two.size:
+        step += 1
+    shift, top, mask = np.uint64(step), np.uint64(step // 2 * classes), np.uint64(two.size - 1)
+    below = (np.uint64(1) << top) - np.uint64(1)
+    for x in range(out.size):
+        counts = np.uint64(window[x])
+        total = counts >> top
+        counts &= below
+        sums = 0.0
+        for _ in range((classes + 1) // 2):
+            sums += two[counts & mask]
+            counts >>= shift
+        out[x] = max(one[total] - sums, 0.0) * per_pixel[total]
 
 
 @compiled

@@ -22,7 +22,9 @@ class FrequencyOptions(Config):
     counts: Counts | None = Field(None, description="Class: pixels in the whole training set; counted here if absent")
 
 
-def class_weights(counts: dict[int, int], median_freq: bool = False, max_ratio: float | None = None) -> dict[int, float]:
+def class_weights(
+    counts: dict[int, int], median_freq: bool = False, max_ratio: float | None = None
+) -> dict[int, float]:
     """Return {class: weight}; classes without pixels are left out.
 
     Parameters

@@ -24,8 +24,11 @@ from napari_em_da.sampling import Prefetch, Sampler, Source
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.training.loop import FitResult, Progressed, fit, save_network
 from napari_em_da.weights import weight_map
-from napari_em_da.workflows.plan import IGNORE, LabelledVolume, Plan, describe_volume, in_plane, make_plan, memory_budget
+from napari_em_da.workflows.plan import IGNORE, LabelledVolume, Plan, describe_volume, make_plan, memory_budget
 from napari_em_da.workflows.validation import Validation
+
+
+Region = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Job:
     result: FitResult = yield from forward(
         fit(
             method,
-            lambda start: Prefetch(samplers, start, config.training.steps, threads=config.sampling.threads),
+            lambda start: Prefetch(samplers, range(start, config.training.steps), threads=config.sampling.threads),
             config.training,
             folder,
             validation,
@@ -201,14 +204,9 @@ def prepare(plan: Plan) -> Iterator[Event]:
         labels, weights = load_maps(item, config)
         for part, region in zip((train_parts, held_out), split(item.image.shape, s), strict=True):
             if region is not None:
-                pixel = in_plane(item.image.voxel_nm) if plan.pixel_nm else None
-                part.append(Source(item.image, labels, weights, region, pixel))
+                part.append(Source(item.image, labels, weights, region))
     yield Progress(total, total, "volumes", "preparing")
-    pixels = [in_plane(v.voxel_nm) if plan.pixel_nm else None for v in plan.target]
-    targets = [
-        Source(v, None, None, (slice(0, v.shape[0]), slice(0, v.shape[1]), slice(0, v.shape[2])), pixel)
-        for v, pixel in zip(plan.target, pixels, strict=True)
-    ]
+    targets = [Source(volume) for volume in plan.target]
 
     def sampler(sources: list[Source], stream: str, **changes: Any) -> Sampler:
         settings: dict[str, Any] = {
@@ -221,7 +219,7 @@ def prepare(plan: Plan) -> Iterator[Event]:
             "pixel_nm": plan.pixel_nm,
             "classes": len(config.classes) + 1,
             "match": match,
-            "margin_px": max(plan.network.margin_px),
+            "margin_px": plan.network.margin_px,
             "memory_bytes": memory_budget(),
         }
         return Sampler(sources, stream=stream, **{**settings, **changes})
@@ -235,7 +233,7 @@ def prepare(plan: Plan) -> Iterator[Event]:
     return samplers, Validation(plan, held, seen)
 
 
-def split(shape: tuple[int, ...], sampling: SamplingConfig) -> tuple[tuple[slice, ...], tuple[slice, ...] | None]:
+def split(shape: tuple[int, ...], sampling: SamplingConfig) -> tuple[Region, Region | None]:
     """Split off the last share of x for validation."""
     z, y, x = (slice(0, n) for n in shape[:3])
     if sampling.validation == 0:

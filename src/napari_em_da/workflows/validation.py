@@ -39,7 +39,7 @@ class Validation:
         for sample in self.held_out:
             predicted = self._predict(method, sample, "source")
             if sample.labels is not None:
-                matrix += confusion_matrix(predicted, sample.labels.numpy().astype(np.uint8), count)
+                matrix += confusion_matrix(predicted, sample.labels.numpy(), range(count))[:count, :count]
         values = iou_values(matrix, names)
         shown = self.target[:1] or self.held_out[:1]
         for sample in shown:

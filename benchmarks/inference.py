@@ -1,0 +1,97 @@
+"""Segment 8 tiles of 256 x 256 with a U-Net of 32 features: plain float32 tile by tile, and this package's ways.
+
+    python benchmarks/inference.py [--rounds 5]
+
+Variants run interleaved, so that a busy machine slows all of them; medians and the ratio to the plain loop go to
+benchmarks/results/inference.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from napari_em_da.device import choose_device, choose_precision, describe
+from napari_em_da.inference.network import Frozen
+from napari_em_da.models.unet import MODEL
+
+RESULTS = Path(__file__).parent / "results" / "inference.json"
+
+
+def network() -> nn.Module:
+    """Return a U-Net with random weights and batch statistics that make the folding non-trivial."""
+    torch.manual_seed(0)
+    net = MODEL.create(1, 2, {"features": 32}).eval()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.2, 0.2)
+            module.running_var.uniform_(0.5, 1.5)
+    return net
+
+
+def phantom() -> np.ndarray:
+    """Return 8 tiles of smooth noise, (8, 1, 1, 256, 256) float32."""
+    rng = np.random.default_rng(0)
+    coarse = torch.from_numpy(rng.normal(size=(8, 1, 32, 32)).astype(np.float32))
+    tiles = nn.functional.interpolate(coarse, scale_factor=8, mode="bicubic").numpy()
+    tiles += rng.normal(scale=0.3, size=tiles.shape).astype(np.float32)
+    return tiles[:, :, None]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    net, tiles = network(), phantom()
+    device = choose_device("auto")
+    plain_net = network().to(device)
+
+    @torch.no_grad()
+    def plain() -> np.ndarray:
+        images = torch.from_numpy(tiles[:, :, 0])
+        return np.concatenate([plain_net(images[i : i + 1].to(device)).argmax(1).cpu().numpy() for i in range(8)])
+
+    def ours(dtype: torch.dtype | None, batch: int) -> Callable[[], np.ndarray]:
+        frozen = Frozen(net, device, dtype, average=False)
+        frozen.batch = batch
+        return lambda: frozen(tiles, probabilities=False)[0][:, 0]
+
+    variants = {"plain fp32, tile by tile": plain}
+    for name, dtype in (("fp32", None), ("bf16", torch.bfloat16)):
+        for batch in (1, 4, 8):
+            variants[f"ours {name}, batch {batch}"] = ours(dtype, batch)
+    reference = plain()
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    agreement = {name: float((run() == reference).mean()) for name, run in variants.items()}  # also warms up
+    for _ in range(rounds):
+        for name, run in variants.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+
+    base = statistics.median(seconds["plain fp32, tile by tile"])
+    rows = {
+        name: {
+            "median_s": round(statistics.median(times), 4),
+            "speedup": round(base / statistics.median(times), 2),
+            "argmax_agreement": round(agreement[name], 6),
+        }
+        for name, times in seconds.items()
+    }
+    auto = "bf16" if choose_precision("auto", device) else "fp32"
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps({"machine": describe(), "auto": auto, "rounds": rounds, "variants": rows}, indent=2))
+    for name, row in rows.items():
+        print(f"{name:28s} {row['median_s']:8.3f} s   x{row['speedup']:<6} agreement {row['argmax_agreement']:.4f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Segment a volume of any size with a run, at the network's pixel size, and write labels and probabilities."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_em_da.config import SegmentConfig
+from napari_em_da.events import Finished, Notice, Progress, Saved
+from napari_em_da.inference.predict import predict
+from napari_em_da.inference.store import Outputs, Prediction
+from napari_em_da.io import check_output
+from napari_em_da.jobs import Job, forward
+from napari_em_da.training.checkpoint import write_text
+from napari_em_da.training.folder import RunFolder
+from napari_em_da.volume import Volume
+from napari_em_da.workflows.evaluate import sidecar
+from napari_em_da.workflows.plan import in_plane, open_image
+from napari_em_da.workflows.train import full
+
+SAME_SCALE = 0.02  # pixel sizes that differ by less are not resampled
+
+
+@dataclass(frozen=True)
+class SegmentResult:
+    """The files written, the label value of each class, its share of the voxels, and seconds."""
+
+    output: Path
+    probabilities: Path | None
+    classes: dict[str, tuple[int, ...]]
+    foreground: dict[str, float]
+    seconds: float
+
+
+def segment(config: SegmentConfig) -> Job:
+    """Segment ``config.image`` with ``config.run`` and yield events; Finished carries a SegmentResult.
+
+    The label volume holds the label values that the classes had in the training labels, so that it compares with them
+    directly; a ``.json`` beside it names the classes and the run. Stopped half-way, the same call goes on.
+
+    Raises
+    ------
+    DataError
+        If the image cannot be read, the run is unfinished, or an output exists or cannot be written.
+    ResourceError
+        If a device is missing, or memory or disk do not suffice.
+    """
+    started = time.perf_counter()
+    folder = RunFolder.open(full(config.run))
+    info = folder.info()
+    for path in filter(None, (config.output, config.probabilities)):
+        check_output(path, overwrite=config.overwrite)
+    from_file = Volume.open(config.image).voxel_nm
+    volume = open_image(config)
+    yield Notice(describe_scale(volume, from_file, config, info["pixel_nm"]))
+    network = folder.network(config.checkpoint)
+    values = [0, *(members[0] for members in info["classes"].values())]
+    factor = scale_factor(volume, info["pixel_nm"])
+    at_scale = volume if factor is None else resample(volume, factor)
+    store = config.output.with_name(f".{config.output.name}.working")
+    outputs = Outputs(store, labels=factor is None, probabilities=factor is not None or config.probabilities is not None)
+    prediction: Prediction = yield from forward(
+        predict(
+            network,
+            at_scale,
+            outputs,
+            intensity=volume.intensity,
+            classes=len(values),
+            tta=config.tta,
+            tile_px=config.tile_px,
+            batch=config.batch,
+            precision=config.precision,
+            device=config.device,
+        )
+    )
+    yield Progress(0, 1, "files", "writing")
+    probabilities = prediction.probabilities().data if outputs.probabilities else None  # (Z, Y, X, C)
+    if factor is not None:
+        probabilities = resize_sections(probabilities, volume.shape[1:3])
+    indices = prediction.labels().data if factor is None else probabilities.argmax(-1).astype(np.uint8)
+    table = np.array(values, dtype=np.min_scalar_type(max(values)))
+    counts = np.zeros(len(values), np.int64)
+
+    def translate(block: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        return np.asarray(table[block])
+
+    for z in range(indices.shape[0]):
+        counts += np.bincount(indices[z].compute(scheduler="synchronous").ravel(), minlength=len(values))
+    labels = Volume(indices.map_blocks(translate, dtype=table.dtype), volume.voxel_nm, config.output.stem)
+    labels.save(config.output, overwrite=config.overwrite)
+    yield Saved(config.output, "labels")
+    if config.probabilities is not None:
+        Volume(probabilities, volume.voxel_nm, config.probabilities.stem).save(
+            config.probabilities, overwrite=config.overwrite
+        )
+        yield Saved(config.probabilities, "probabilities")
+    classes = {name: tuple(members) for name, members in info["classes"].items()}
+    about = {"classes": {n: m[:1] for n, m in classes.items()}, "run": folder.path, "checkpoint": config.checkpoint}
+    write_text(sidecar(config.output), json.dumps(about, indent=2, default=str) + "\n")
+    prediction.remove()
+    yield Progress(1, 1, "files", "writing")
+    shares = {name: float(counts[i] / counts.sum()) for i, name in enumerate(classes, start=1)}
+    if not counts[1:].any():
+        yield Notice(
+            "Nothing was found: every voxel is background. Look at the run's previews; the image may be too different from "
+            "the training data (adapt the run to it first).",
+            "warning",
+        )
+    seconds = round(time.perf_counter() - started, 1)
+    yield Finished(SegmentResult(config.output, config.probabilities, classes, shares, seconds))
+
+
+def describe_scale(volume: Volume, from_file: Any, config: SegmentConfig, pixel_nm: float | None) -> str:
+    """Say which voxel size is used and where it comes from."""
+    if volume.voxel_nm is None:
+        known = f"the run was trained at {pixel_nm:g} nm per pixel" if pixel_nm else "the run's is unknown too"
+        return f"The voxel size of {volume.name} is unknown ({known}); it is segmented as it is. Give it with --voxel-nm."
+    size = ", ".join(f"{v:g}" for v in volume.voxel_nm)
+    origin = "as given" if config.voxel_nm is not None else f"from {config.image.name}"
+    changed = f", instead of {from_file} in the file" if config.voxel_nm and from_file not in (None, volume.voxel_nm) else ""
+    factor = scale_factor(volume, pixel_nm)
+    scaled = f"; resampled to the run's {pixel_nm:g} nm per pixel" if factor is not None else ""
+    return f"Voxel size {size} nm ({origin}{changed}){scaled}."
+
+
+def scale_factor(volume: Volume, pixel_nm: float | None) -> float | None:
+    """Return network pixels per volume pixel, or None where they are alike or unknown."""
+    own = in_plane(volume.voxel_nm)
+    if own is None or pixel_nm is None or abs(own / pixel_nm - 1) < SAME_SCALE:
+        return None
+    return float(own / pixel_nm)
+
+
+def resample(volume: Volume, factor: float) -> Volume:
+    """Return the volume with its sections magnified by ``factor``, lazily."""
+    size = tuple(max(1, round(n * factor)) for n in volume.shape[1:3])
+    data = resize_sections(volume.data.astype(np.float32), size)
+    return Volume(data, None, volume.name, volume.path)
+
+
+def resize_sections(data: Any, size: tuple[int, ...]) -> Any:
+    """Resize every section of a dask array (Z, Y, X[, C]) to ``size`` (Y, X), lazily: areas when shrinking, else linear."""
+    import cv2
+
+    height, width = size
+    method = cv2.INTER_AREA if height < data.shape[1] else cv2.INTER_LINEAR
+    rest = data.shape[3:]
+    whole = data.rechunk((1, data.shape[1], data.shape[2], *rest))
+
+    def resize(block: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        picture = cv2.resize(np.ascontiguousarray(block[0]), (width, height), interpolation=method)
+        return np.asarray(picture, np.float32).reshape(1, height, width, *rest)
+
+    return whole.map_blocks(resize, dtype=np.float32, chunks=((1,) * data.shape[0], (height,), (width,), *((n,) for n in rest)))
+
+
