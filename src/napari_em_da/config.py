@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from napari_em_da.catalog import unknown
 from napari_em_da.errors import ConfigError
@@ -15,7 +15,15 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 VoxelSize = tuple[Positive, Positive, Positive]
-Range = tuple[float, float]
+
+
+def _ordered(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] > value[1]:
+        raise ValueError(f"{value[0]} to {value[1]} is no range; give the smaller number first")
+    return value
+
+
+Range = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -87,7 +95,7 @@ class AugmentConfig(Config):
     elastic_spacing_px: Positive = Field(40.0, description="Node spacing of the elastic deformation")
     photometric: Fraction = Field(0.5, description="Probability of each intensity change, per section")
     brightness: NonNegative = Field(0.12, description="Shift, fraction of the robust range")
-    contrast: Range = Field((0.8, 1.2), description="Gain around the window's mean")
+    contrast: Range = Field((0.8, 1.2), description="Gain around the volume's mean")
     gamma: Range = Field((0.7, 1.5), description="Exponent of the intensity curve")
     blur_px: NonNegative = Field(1.0, description="Largest sigma of the Gaussian blur")
     noise: NonNegative = Field(0.05, description="Largest sigma of the noise, fraction of the robust range")

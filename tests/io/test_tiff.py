@@ -169,7 +169,7 @@ def test_truncated_files_are_refused(tmp_path, compression, share):
         Volume.open(tmp_path / "cut.tif")
 
 
-@pytest.mark.parametrize("share", [0.1, 0.6, 0.9999])
+@pytest.mark.parametrize("share", [0.1, 0.6, 0.95])
 def test_truncated_imagej_stack_is_refused(tmp_path, share):
     data = Volume.from_array(noise((8, 64, 64))).save(tmp_path / "whole.tif").read_bytes()
     (tmp_path / "cut.tif").write_bytes(data[: int(len(data) * share)])

@@ -197,7 +197,8 @@ def prepare(plan: Plan) -> Iterator[Event]:
     """Load labels, compute weight maps and build the samplers; returns (samplers, validation)."""
     config, s = plan.config, plan.config.sampling
     match = plan.target[0].intensity if plan.target and config.augment.match_target else None
-    train_parts, held_out = [], []
+    train_parts: list[Source] = []
+    held_out: list[Source] = []
     total = len(plan.source)
     for index, item in enumerate(plan.source):
         yield Progress(index, total, "volumes", "preparing")
@@ -227,10 +228,20 @@ def prepare(plan: Plan) -> Iterator[Event]:
     samplers = {"source": sampler(train_parts, "source")}
     if "target" in plan.method.streams:
         samplers["target"] = sampler(targets, "target", balance=0.0, match=None)
-    still: dict[str, Any] = {"augment": None, "balance": 0.0, "match": None, "batch": min(s.batch, 4)}
+    still: dict[str, Any] = {"augment": None, "balance": 0.0, "match": None, "batch": min(s.batch, 4), "memory_bytes": 0}
+    held_out = [part for part in held_out if labelled(part)]
+    if s.validation and not held_out:
+        yield Notice("The held-out part holds no label: nothing is validated, and the last weights are kept.", "warning")
     held = sampler(held_out, "validation", **still).grid(s.validation_patches) if held_out else []
     seen = sampler(targets, "target-preview", **still).grid(s.validation_patches) if targets else []
     return samplers, Validation(plan, held, seen)
+
+
+def labelled(part: Source) -> bool:
+    """Return whether the part's region holds an annotated voxel."""
+    z, y, x = part.region
+    sections = range(z.start, z.stop)
+    return part.labels is not None and any((np.asarray(part.labels[i, y, x]) != IGNORE).any() for i in sections)
 
 
 def split(shape: tuple[int, ...], sampling: SamplingConfig) -> tuple[Region, Region | None]:
