@@ -36,3 +36,15 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real volumes absent ({folder})")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with two small phantom volumes of the same structure kinds: A.tif, A-labels.tif, B.tif, B-labels.tif."""
+    from napari_em_da.synthetic import phantom_pair
+
+    folder = tmp_path_factory.mktemp("tiny")
+    for name, part in zip("AB", phantom_pair((6, 160, 160), 3), strict=True):
+        part.image.save(folder / f"{name}.tif")
+        part.labels.save(folder / f"{name}-labels.tif")
+    return folder

@@ -148,8 +148,8 @@ class Volume:
 
         Notes
         -----
-        The region is sliced from the source itself. Building a dask graph for a training window would cost about
-        a hundred times more than reading it from a memory-mapped file.
+        The region is sliced from the source itself. Building a dask graph for a training window costs ten to
+        twenty times more than reading it from a memory-mapped file.
         """
         block = self.source[(slice(None),) if region is None else region]
         if hasattr(block, "compute"):

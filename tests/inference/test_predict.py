@@ -90,8 +90,8 @@ def tiled(net: SegmentationNet, volume: Volume, store: Path, **options) -> tuple
     return result.labels().read(), np.moveaxis(result.probabilities().read(), -1, 0), events
 
 
-@pytest.mark.parametrize("tile", [48, 64, 100, None])
-@pytest.mark.parametrize("shape", [(2, 130, 77), (1, 101, 160), (3, 9, 33)])
+@pytest.mark.parametrize("tile", [48, 64, None])
+@pytest.mark.parametrize("shape", [(2, 130, 77), (3, 9, 33)])
 def test_2d_tiles_equal_the_whole_image(tmp_path: Path, shape: tuple[int, ...], tile: int | None) -> None:
     net, volume = seeded(Tiny), random_volume(shape)
     labels, probs, _ = tiled(net, volume, tmp_path / "s", tile_px=tile, batch=3)
@@ -101,9 +101,9 @@ def test_2d_tiles_equal_the_whole_image(tmp_path: Path, shape: tuple[int, ...], 
     assert labels.dtype == np.uint8
 
 
-@pytest.mark.parametrize("memory", [None, 4_000_000])
+@pytest.mark.parametrize("memory", [None, 2_000_000])
 def test_3d_tiles_equal_the_whole_image(tmp_path: Path, memory: int | None) -> None:
-    net, volume = seeded(Tiny, 3), random_volume((41, 70, 90))
+    net, volume = seeded(Tiny, 3), random_volume((41, 50, 60))
     _, probs, events = tiled(net, volume, tmp_path / "s", memory_bytes=memory)
     np.testing.assert_allclose(probs, whole(net, volume), atol=1e-5)
     blocks = [e.total for e in events if isinstance(e, Progress)][-1]
@@ -117,7 +117,7 @@ def test_unet_tiles_equal_the_network_on_the_whole_image(tmp_path: Path, options
         if isinstance(module, nn.BatchNorm2d):  # otherwise the folding has nothing to fold
             module.running_mean.uniform_(-0.2, 0.2, generator=torch.Generator().manual_seed(1))
             module.running_var.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(2))
-    volume = random_volume((1, 330, 301))
+    volume = random_volume((1, 300, 141))
     _, probs, _ = tiled(net, volume, tmp_path / "s", tile_px=tile)
     with torch.no_grad():
         expected = net(torch.from_numpy(volume.read())[:, None])[0].softmax(0).numpy()
@@ -129,11 +129,11 @@ def test_valid_unet_covers_the_image_by_mirroring(tmp_path: Path, tile: int | No
     net = seeded(UNET.create, 1, 3, {"features": 2, "norm": "none", "padding": "valid"})
     volume = random_volume((1, 100, 60))
     labels, probs, _ = tiled(net, volume, tmp_path / "s", tile_px=tile)
-    image = np.pad(volume.read()[0], 92, mode="reflect")[:, :]
-    image = np.pad(image, [(0, (12 - n) % 16) for n in image.shape], mode="reflect")
-    # the mirror image of a mirror image: extend the axis itself, not its padding
-    rows, columns = (np.pad(np.arange(n), (92, 92 + 16), mode="reflect") for n in (100, 60))
-    image = volume.read()[0][rows[: image.shape[0]]][:, columns[: image.shape[1]]]
+    sizes = [n + 184 + (12 - n - 184) % 16 for n in (100, 60)]  # the next sizes that the network accepts
+    rows, columns = (
+        np.pad(np.arange(n), (92, size - n - 92), mode="reflect") for n, size in zip((100, 60), sizes, strict=True)
+    )
+    image = volume.read()[0][rows][:, columns]
     with torch.no_grad():
         expected = net(torch.from_numpy(image)[None, None])[0].softmax(0)[:, :100, :60].numpy()
     np.testing.assert_allclose(probs[:, 0], expected, atol=1e-5)
@@ -211,8 +211,8 @@ def test_foreign_folder_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_out_of_memory_halves_the_batch_then_the_tile(tmp_path: Path) -> None:
-    net, volume = seeded(Starved), random_volume((4, 128, 128))
-    net.most = 64 * 100
+    net, volume = seeded(Starved), random_volume((2, 64, 64))
+    net.most = 64 * 40
     labels, probs, events = tiled(net, volume, tmp_path / "s", batch=4)
     np.testing.assert_allclose(probs, whole(seeded(Tiny), volume), atol=1e-5)
     assert any(isinstance(e, Notice) and "Out of memory" in e.text for e in events)

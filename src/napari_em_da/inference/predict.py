@@ -11,6 +11,7 @@ from math import prod
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from napari_em_da.device import choose_device, choose_precision, free_memory
 from napari_em_da.errors import ConfigError, DataError, ResourceError
@@ -22,7 +23,10 @@ from napari_em_da.models._base import SegmentationNet
 from napari_em_da.volume import Intensity, Volume
 
 PASS_VOXELS = {"cpu": 1 << 22, "cuda": 1 << 24, "mps": 1 << 22}
-"""Input voxels per pass beyond which nothing gets faster, while cancelling gets slower."""
+"""Largest tile: beyond this a tile saves little context, while cancelling gets slower."""
+
+BATCH_VOXELS = {"cpu": 1 << 16, "cuda": 1 << 24, "mps": 1 << 20}
+"""Where more tiles per pass stop paying off; on CPUs they leave the cache and are slower."""
 
 Window = npt.NDArray[np.float32]
 Job = Generator[Event, None, None]
@@ -97,7 +101,7 @@ def predict(
     voxel_bytes = frozen.bytes_per_voxel(net.in_channels, probe_size(net, context))
     limit = min(memory / voxel_bytes, float("inf") if not net.local else PASS_VOXELS[target.type])
     grid = plan(shape, context, limit=limit, flat=net.ndim == 2, tile_px=tile_px)
-    frozen.batch = batch or max(1, min(32, int(limit // prod(grid.input))))
+    frozen.batch = batch or max(1, int(min(limit, BATCH_VOXELS[target.type]) // prod(grid.input)))
 
     if not net.local and len(grid) > (shape[0] if net.ndim == 2 else 1):
         yield Notice(
@@ -111,7 +115,7 @@ def predict(
     if store.restarted:
         yield Notice(f"{outputs.store} held an unfinished segmentation with other settings; it was replaced.")
     with closing(store.journal):
-        reader = Reader(volume, intensity, memory // 4)
+        reader = Reader(volume, intensity, min(memory, free_memory(torch.device("cpu"))) // 4)
         yield from _with_back_off(frozen, reader, store, grid, outputs.probabilities)
     yield Finished(Prediction(outputs.store, volume.name, volume.voxel_nm))
 

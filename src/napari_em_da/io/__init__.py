@@ -100,6 +100,8 @@ def check_output(path: Path, *, overwrite: bool = False) -> Writer:
     if writer is None:
         raise DataError(f"No writer for {path.suffix or 'a name without suffix'!r} ({path}); use {', '.join(known)}.")
     check_place(path, overwrite=overwrite)
+    if path.is_dir() and any(path.iterdir()) and all(READERS[name].cannot_read(path) for name in READERS.names()):
+        raise DataError(f"{path} is a folder but not a volume, so it will not be replaced; choose another name.")
     return writer
 
 

@@ -28,7 +28,7 @@ def compiled(function: F) -> F:
 def in_threads(function: Callable[[S], T], items: Iterable[S]) -> list[T]:
     """Apply ``function`` to each item on ``NUMBA_NUM_THREADS`` threads (all cores by default), in order."""
     work = list(items)
-    threads = min(int(config.NUMBA_NUM_THREADS), len(work))
+    threads = min(int(vars(config)["NUMBA_NUM_THREADS"]), len(work))
     if threads < 2:
         return [function(item) for item in work]
     with ThreadPoolExecutor(threads) as pool:

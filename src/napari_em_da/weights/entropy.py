@@ -119,8 +119,8 @@ def _byte_codes(
 
 
 def _n_log_n(largest: int) -> npt.NDArray[np.float64]:
-    n = np.arange(largest + 1)
-    return n * np.log(np.maximum(n, 1))
+    n = np.arange(largest + 1, dtype=np.float64)
+    return np.multiply(n, np.log(np.maximum(n, 1)))
 
 
 @lru_cache(maxsize=8)
