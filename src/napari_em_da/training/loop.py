@@ -201,7 +201,7 @@ def make_optimiser(player: Player, config: TrainingConfig) -> torch.optim.Optimi
     if config.optimiser == "sgd":
         return torch.optim.SGD(parameters, rate, momentum=0.9, weight_decay=config.weight_decay)
     kind = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adam
-    return kind(parameters, rate, betas=player.betas or (0.9, 0.999), weight_decay=config.weight_decay, fused=True)
+    return kind(parameters, rate, betas=player.betas or (0.9, 0.999), weight_decay=config.weight_decay)
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, player: Player, config: TrainingConfig, step: int) -> None:

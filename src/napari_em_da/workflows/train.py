@@ -19,7 +19,7 @@ from napari_em_da.errors import ConfigError, ResourceError
 from napari_em_da.events import Event, Finished, Notice, Progress
 from napari_em_da.jobs import Job, forward
 from napari_em_da.losses import segmentation_loss
-from napari_em_da.methods._base import Setup
+from napari_em_da.methods._base import Method, Setup
 from napari_em_da.sampling import Prefetch, Sampler, Source
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.training.loop import FitResult, Progressed, fit, save_network
@@ -76,10 +76,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Job:
     for text in plan.notices:
         yield Notice(text)
     samplers, validation = yield from forward_value(prepare(plan))
-    method = plan.method.create(
-        Setup(plan.network, segmentation_loss(config.loss), plan.patch, config.training.steps, config.training.learning_rate),
-        config.method.options,
-    )
+    method = make_method(plan)
     if plan.target and not resume:
         # the source model itself is the first candidate: a run that never passes its guards keeps it
         save_network(folder, method, Progressed(best_score=0.0, best_step=0))
@@ -100,6 +97,17 @@ def train(config: TrainConfig, *, resume: bool = False) -> Job:
     seconds = round(time.perf_counter() - started, 1)
     folder.update_info({"finished": True, "result": {**vars(result), "seconds": seconds}})
     yield Finished(TrainResult(config.run, result.steps, result.best_score, result.best_step, result.digest, seconds))
+
+
+def make_method(plan: Plan) -> Method:
+    """Build the method; the same seed gives the same first weights of whatever it adds to the network."""
+    config = plan.config
+    setup = Setup(
+        plan.network, segmentation_loss(config.loss), plan.patch, config.training.steps, config.training.learning_rate
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        return plan.method.create(setup, config.method.options)
 
 
 def forward_value(stream: Iterator[Event]) -> Any:

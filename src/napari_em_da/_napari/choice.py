@@ -1,0 +1,114 @@
+"""Menus of layers, and lines for paths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from napari.layers import Layer
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLineEdit, QPushButton, QWidget
+
+
+class LayerChoice(QComboBox):
+    """A menu of the viewer's layers of one type that follows the layer list.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    kind : type of layer
+    optional : bool
+        Offer "none" first.
+    """
+
+    chosen = Signal()
+
+    def __init__(self, viewer: Any, kind: type[Layer], *, optional: bool = False) -> None:
+        super().__init__()
+        self._layers = viewer.layers
+        self._kind = kind
+        self._optional = optional
+        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.setMinimumContentsLength(10)
+        for name in ("inserted", "removed", "reordered", "renamed"):
+            getattr(viewer.layers.events, name).connect(self.refresh)
+        self.currentIndexChanged.connect(lambda _: self.chosen.emit())
+        self.refresh()
+
+    @property
+    def layer(self) -> Layer | None:
+        chosen = self.currentData()
+        return chosen if chosen in self._layers else None
+
+    def choose(self, layer: Layer) -> None:
+        """Choose a layer of the viewer."""
+        self.setCurrentIndex(self._index_of(layer))
+
+    def refresh(self, event: Any = None) -> None:
+        """List the layers again and keep the choice where that layer is still there."""
+        before = self.currentData()
+        self.blockSignals(True)
+        self.clear()
+        if self._optional:
+            self.addItem("none", None)
+        for layer in self._layers:
+            if isinstance(layer, self._kind) and not layer.metadata.get("preview"):
+                self.addItem(layer.name, layer)
+        index = self._index_of(before)
+        self.setCurrentIndex(index if index >= 0 else (0 if self.count() else -1))
+        self.blockSignals(False)
+        if self.currentData() is not before:
+            self.chosen.emit()
+
+    def _index_of(self, layer: Any) -> int:
+        return next((i for i in range(self.count()) if self.itemData(i) is layer), -1)
+
+
+class PathLine(QWidget):
+    """A path to type or to browse for; empty means None.
+
+    Parameters
+    ----------
+    title : str
+        Of the dialog.
+    placeholder : str
+        Shown while the line is empty.
+    folder : bool
+        Choose a folder, else a file to write.
+    """
+
+    changed = Signal()
+
+    def __init__(self, title: str, placeholder: str = "", *, folder: bool = True) -> None:
+        super().__init__()
+        self._title = title
+        self._folder = folder
+        self.line = QLineEdit()
+        self.line.setPlaceholderText(placeholder)
+        self.line.textChanged.connect(lambda _: self.changed.emit())
+        button = QPushButton("…")
+        button.setFixedWidth(32)
+        button.setToolTip(title)
+        button.clicked.connect(lambda _: self._browse())
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.line)
+        layout.addWidget(button)
+
+    @property
+    def path(self) -> Path | None:
+        text = self.line.text().strip()
+        return Path(text).expanduser() if text else None
+
+    @path.setter
+    def path(self, path: Path | None) -> None:
+        self.line.setText("" if path is None else str(path))
+
+    def _browse(self) -> None:
+        start = str(self.path or Path.home())
+        if self._folder:
+            text = QFileDialog.getExistingDirectory(self, self._title, start)
+        else:
+            text, _ = QFileDialog.getSaveFileName(self, self._title, start, "Volumes (*.tif *.zarr)")
+        if text:
+            self.path = Path(text)

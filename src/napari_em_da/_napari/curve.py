@@ -1,0 +1,93 @@
+"""A light line plot that grows while a job runs."""
+
+from __future__ import annotations
+
+import math
+
+from qtpy.QtCore import QPointF, QRectF, QSize, Qt
+from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen, QPolygonF
+from qtpy.QtWidgets import QSizePolicy, QWidget
+
+COLOURS = ("#4fc3f7", "#ffb74d", "#81c784", "#e57373", "#ba68c8", "#fff176")
+MARGIN = 6
+
+
+class Curve(QWidget):
+    """Named series over steps; the y axis spans what is there, the newest value stands in the legend."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self._title = title
+        self.series: dict[str, list[tuple[int, float]]] = {}
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+
+    def sizeHint(self) -> QSize:  # noqa: N802
+        return QSize(200, 110)
+
+    def add(self, step: int, name: str, value: float) -> None:
+        """Append one point; a step that was there before (a resumed run) replaces what came after it."""
+        if not math.isfinite(value):
+            return
+        points = self.series.setdefault(name, [])
+        while points and points[-1][0] >= step:
+            points.pop()
+        points.append((step, value))
+        self.update()
+
+    def clear(self) -> None:
+        self.series.clear()
+        self.update()
+
+    def paintEvent(self, event: QPaintEvent | None) -> None:  # noqa: N802
+        """Draw title, range, curves and legend."""
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        text = self.palette().text().color()
+        line = painter.fontMetrics().height()
+        area = QRectF(self.rect()).adjusted(MARGIN, MARGIN + line, -MARGIN, -MARGIN)
+        painter.setPen(QPen(QColor(128, 128, 128), 1))
+        painter.drawRect(area)
+        painter.setPen(text)
+        self._draw_legend(painter, line)
+        points = [p for series in self.series.values() for p in series]
+        if not points:
+            painter.drawText(area, int(Qt.AlignmentFlag.AlignCenter), "nothing yet")
+            return
+        (left, right), (low, high) = span([p[0] for p in points]), span([p[1] for p in points])
+        for number, series in enumerate(self.series.values()):
+            painter.setPen(QPen(QColor(COLOURS[number % len(COLOURS)]), 1.5))
+            step = max(1, len(series) // max(1, int(area.width())))
+            shown = series[::step] if series[-1] == series[::step][-1] else [*series[::step], series[-1]]
+            line_of = [
+                QPointF(
+                    area.left() + area.width() * (x - left) / (right - left),
+                    area.bottom() - area.height() * (y - low) / (high - low),
+                )
+                for x, y in shown
+            ]
+            painter.drawPolyline(QPolygonF(line_of))
+        painter.setPen(text)
+        inner = area.adjusted(3, 1, -3, -1)
+        painter.drawText(inner, int(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft), f"{high:.3g}")
+        painter.drawText(inner, int(Qt.AlignmentFlag.AlignBottom | Qt.AlignmentFlag.AlignLeft), f"{low:.3g}")
+        painter.drawText(inner, int(Qt.AlignmentFlag.AlignBottom | Qt.AlignmentFlag.AlignRight), f"step {right:g}")
+
+    def _draw_legend(self, painter: QPainter, line: int) -> None:
+        metrics = painter.fontMetrics()
+        painter.drawText(MARGIN, line, self._title)
+        x = MARGIN + metrics.horizontalAdvance(self._title + "   ")
+        for number, (name, series) in enumerate(self.series.items()):
+            label = f"{name} {series[-1][1]:.3g}"
+            width = metrics.horizontalAdvance(label + "  ")
+            if x + width > self.width():
+                break
+            painter.setPen(QColor(COLOURS[number % len(COLOURS)]))
+            painter.drawText(x, line, label)
+            x += width
+        painter.setPen(self.palette().text().color())
+
+
+def span(values: list[float] | list[int]) -> tuple[float, float]:
+    """Return the range of values, never empty."""
+    low, high = float(min(values)), float(max(values))
+    return (low, high) if high > low else (low - 0.5, low + 0.5)

@@ -1,0 +1,160 @@
+"""Run a job, a generator of events, in a thread, and hand its events to the main thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import Any
+
+from napari.qt.threading import GeneratorWorker, create_worker
+
+from napari_em_da.errors import JobFailed
+from napari_em_da.events import Event, Finished, Progress
+from napari_em_da.jobs import Job
+
+
+class JobWorker(GeneratorWorker):  # type: ignore[misc]
+    """A worker that always ends: napari's own goes silent on a RuntimeError, and torch raises little else.
+
+    ``quit`` closes the generator at its next event, which lets the job save what it must.
+    """
+
+    def work(self) -> Any:
+        """Emit every event, until the job finishes, fails or is asked to stop."""
+        try:
+            while True:
+                event = advance(self._gen)
+                if event is None or (self.abort_requested and not isinstance(event, Finished)):
+                    break
+                try:
+                    self.yielded.emit(event)
+                except RuntimeError as deleted:  # the window is gone: nobody is left to tell
+                    return deleted
+                if isinstance(event, Finished):
+                    return event.result
+        finally:
+            stop(self._gen)
+        if self.abort_requested:
+            self.aborted.emit()
+        return None
+
+
+def advance(job: Job) -> Event | None:
+    """Return the next event or None at the end; a RuntimeError becomes a JobFailed."""
+    try:
+        return next(job, None)
+    except RuntimeError as error:
+        raise failed(error) from error
+
+
+def stop(job: Job) -> None:
+    """Close a job; what it could not save is a JobFailed."""
+    try:
+        job.close()
+    except RuntimeError as error:
+        raise failed(error) from error
+
+
+def failed(error: RuntimeError) -> JobFailed:
+    """Turn an error of torch into one that says what it is."""
+    return JobFailed(
+        f"The job stopped on an unexpected error: {error}. What was saved before is kept; start or resume it again "
+        "with other settings, and report the error if it stays."
+    )
+
+
+def passing(job: Job) -> Generator[Event, None, None]:
+    """Re-yield a job: a worker insists on calling a generator function itself."""
+    yield from job
+
+
+class JobRunner:
+    """Run one job at a time; a new one replaces the old one, whose late events are dropped.
+
+    Parameters
+    ----------
+    on_event : callable
+        Gets every event of the current job but the last.
+    on_end : callable
+        Gets ``(result, error)`` once per job that is not replaced: a result, an error, or neither if it was cancelled.
+    """
+
+    def __init__(self, on_event: Callable[[Event], None], on_end: Callable[[Any, Exception | None], None]) -> None:
+        self._on_event = on_event
+        self._on_end = on_end
+        self._generation = 0
+        self._worker: JobWorker | None = None
+        self._next: Callable[[], None] | None = None
+        self._outcome: tuple[Any, Exception | None] = (None, None)
+
+    @property
+    def running(self) -> bool:
+        return self._worker is not None
+
+    def start(self, job: Job, title: str, *, silent: bool = False) -> None:
+        """Start a job, or once the running one has stopped: two trainings never share the processor.
+
+        ``silent`` keeps the job out of napari's activity list and its errors out of the notifications.
+        """
+        self._generation += 1
+        begin = partial(self._begin, job, title, silent, self._generation)
+        if self._worker is None:
+            begin()
+        else:
+            self._next = begin
+            self._worker.quit()
+
+    def cancel(self) -> None:
+        """Ask the running job to stop at its next event."""
+        self._next = None
+        if self._worker is not None:
+            self._worker.quit()
+
+    def abandon(self) -> None:
+        """Cancel, and never call back: the dock is going away."""
+        self._generation += 1
+        self.cancel()
+
+    def _begin(self, job: Job, title: str, silent: bool, generation: int) -> None:
+        self._outcome = (None, None)
+        if silent:
+            worker = JobWorker(passing, job)
+            worker.errored.disconnect(worker._relay_error)
+        else:
+            worker = create_worker(
+                passing, job, _progress={"desc": title}, _worker_class=JobWorker, _ignore_errors=True, _start_thread=False
+            )
+        worker.yielded.connect(partial(self._event, generation))
+        worker.errored.connect(partial(self._error, generation))
+        worker.finished.connect(partial(self._finished, generation))
+        self._worker = worker
+        worker.start()
+
+    def _event(self, generation: int, event: Event) -> None:
+        if generation != self._generation:
+            return
+        if isinstance(event, Finished):
+            self._outcome = (event.result, None)
+            return
+        if isinstance(event, Progress):
+            self._show_in_activity(event)
+        self._on_event(event)
+
+    def _show_in_activity(self, event: Progress) -> None:
+        bar = getattr(self._worker, "pbar", None)
+        if bar is not None:
+            if bar.total != event.total:
+                bar.total = event.total
+            bar.update(event.done - bar.n)
+
+    def _error(self, generation: int, error: Exception) -> None:
+        if generation == self._generation:
+            self._outcome = (None, error)
+
+    def _finished(self, generation: int) -> None:
+        self._worker = None
+        outcome, begin, self._next = self._outcome, self._next, None
+        if begin is not None:
+            begin()
+        elif generation == self._generation:
+            self._on_end(*outcome)
