@@ -76,7 +76,7 @@ class WeightConfig(Config):
     """Pixel weight map of the labels."""
 
     kind: str | None = Field(None, description="Name in the catalog of weight maps; none for equal weights")
-    scale: Literal["none", "max1", "mean1"] = Field("none", description="Scaling of the raw map")
+    scale: Literal["none", "max1", "mean1"] | None = Field(None, description="Scaling of the raw map; the kind's own if absent")
     floor: NonNegative | None = Field(None, description="Smallest weight; the kind's default if absent")
     params: dict[str, Any] = Field(default_factory=dict, description="Parameters of that kind")
 

@@ -63,7 +63,8 @@ def test_counts_10_5_5_5():
 @pytest.mark.parametrize("classes", [2, 4, 5, 11, 12, 40])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64])
 @pytest.mark.parametrize(
-    ("window", "edge"), [((1, 5, 5), "shrink"), ((3, 3, 7), "nearest"), ((1, 33, 5), "shrink"), ((3, 15, 15), "reflect")]
+    ("window", "edge"),
+    [((1, 5, 5), "shrink"), ((3, 3, 7), "nearest"), ((1, 33, 5), "shrink"), ((3, 15, 15), "reflect")],
 )
 def test_any_window_and_number_of_classes(rng, classes, dtype, window, edge):
     labels = (rng.integers(0, classes, (3, 9, 11)) * 5).astype(dtype)

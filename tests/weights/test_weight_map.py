@@ -34,7 +34,9 @@ def test_lazy_equals_in_memory_across_chunk_borders(cells, kind, options, chunks
     assert lazy.dtype == np.float32
     assert lazy.chunks == da.from_array(cells, chunks=chunks).chunks
     expected = weight_map(cells, kind, **options)
-    np.testing.assert_allclose(lazy.compute(), expected, atol=TOLERANCE.get(kind, 1e-7) * max(1, expected.max()), rtol=0)
+    np.testing.assert_allclose(
+        lazy.compute(), expected, atol=TOLERANCE.get(kind, 1e-7) * max(1, expected.max()), rtol=0
+    )
 
 
 def test_lazy_diffusion_with_the_default_halo(cells):

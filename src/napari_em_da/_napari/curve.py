@@ -21,7 +21,7 @@ class Curve(QWidget):
         self.series: dict[str, list[tuple[int, float]]] = {}
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
 
-    def sizeHint(self) -> QSize:  # noqa: N802
+    def sizeHint(self) -> QSize:
         return QSize(200, 110)
 
     def add(self, step: int, name: str, value: float) -> None:
@@ -38,7 +38,7 @@ class Curve(QWidget):
         self.series.clear()
         self.update()
 
-    def paintEvent(self, event: QPaintEvent | None) -> None:  # noqa: N802
+    def paintEvent(self, event: QPaintEvent | None) -> None:
         """Draw title, range, curves and legend."""
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)

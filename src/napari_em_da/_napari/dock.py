@@ -65,5 +65,7 @@ def collapsible(title: str, *widgets: QWidget) -> QCollapsible:
     section = QCollapsible(title)
     for widget in widgets:
         section.addWidget(widget)
-    section.layout().setContentsMargins(0, 0, 0, 0)
+    layout = section.layout()
+    if layout is not None:
+        layout.setContentsMargins(0, 0, 0, 0)
     return section

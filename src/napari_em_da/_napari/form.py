@@ -2,8 +2,8 @@
 
 Notes
 -----
-magicgui builds forms too, but cuts integers at 999 and floats at two decimals, has nothing for a value that may be absent,
-and refuses tuples of any length; these configs need all of them.
+magicgui builds forms too, but cuts integers at 999, has nothing for a number that may be absent, and refuses tuples of
+any length; these configs need all of them.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 import typing
 from collections.abc import Mapping, Sequence
 from types import NoneType
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, cast
 
 import yaml
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QLineEdit, QSpinBox, QWidget
 
 from napari_em_da._napari.message import Message
@@ -44,8 +44,9 @@ class Editor:
         elif kind is int and not self.optional:
             self.widget = spin_box(info)
         else:
-            self.widget = QLineEdit()
-            self.widget.setPlaceholderText("default" if self.optional else "")
+            line = QLineEdit()
+            line.setPlaceholderText("default" if self.optional else "")
+            self.widget = line
         self.widget.setToolTip(info.description or "")
         self.set(value)
 
@@ -57,7 +58,7 @@ class Editor:
             return widget.isChecked()
         if isinstance(widget, QSpinBox):
             return widget.value()
-        return from_text(widget.text(), self.kind, self.optional)
+        return from_text(cast(QLineEdit, widget).text(), self.kind, self.optional)
 
     def set(self, value: Any) -> None:
         widget = self.widget
@@ -67,7 +68,7 @@ class Editor:
             widget.setChecked(bool(value))
         elif isinstance(widget, QSpinBox):
             widget.setValue(int(value))
-        else:
+        elif isinstance(widget, QLineEdit):
             widget.setText(to_text(value))
             widget.setCursorPosition(0)
 
@@ -89,6 +90,8 @@ class Form(QWidget, Generic[M]):
         The fields to show; all by default.
     choices : {field: values}
         Turns a field into a menu.
+    titles : {field: text}
+        Labels where the field's name says too little.
     """
 
     changed = Signal()
@@ -100,6 +103,7 @@ class Form(QWidget, Generic[M]):
         *,
         without: Sequence[str] = (),
         choices: Mapping[str, Sequence[Any]] | None = None,
+        titles: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         self._instance = instance
@@ -109,11 +113,12 @@ class Form(QWidget, Generic[M]):
         self._message = Message()
         layout = form_layout(self)
         for name, editor in self.editors.items():
+            text = (titles or {}).get(name) or title(name)
             if isinstance(editor.widget, QCheckBox):
-                editor.widget.setText(title(name))
+                editor.widget.setText(text)
                 layout.addRow(editor.widget)
             else:
-                label = QLabel(title(name))
+                label = QLabel(text)
                 label.setToolTip(editor.widget.toolTip())
                 layout.addRow(label, editor.widget)
             editor.connect(self._check)
@@ -164,13 +169,13 @@ def spin_box(info: FieldInfo) -> QSpinBox:
     low, high = 0, LARGEST
     for bound in info.metadata:
         if isinstance(bound, Ge):
-            low = int(typing.cast(int, bound.ge))
+            low = int(cast(int, bound.ge))
         elif isinstance(bound, Gt):
-            low = int(typing.cast(int, bound.gt)) + 1
+            low = int(cast(int, bound.gt)) + 1
         elif isinstance(bound, Le):
-            high = int(typing.cast(int, bound.le))
+            high = int(cast(int, bound.le))
         elif isinstance(bound, Lt):
-            high = int(typing.cast(int, bound.lt)) - 1
+            high = int(cast(int, bound.lt)) - 1
     widget = QSpinBox()
     widget.setRange(low, high)
     widget.setStepType(QSpinBox.StepType.AdaptiveDecimalStepType)

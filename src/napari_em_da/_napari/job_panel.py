@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from napari.utils.notifications import notification_manager, show_error
 from qtpy.QtWidgets import QHBoxLayout, QPlainTextEdit, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from napari_em_da._napari.message import Message
@@ -109,6 +110,7 @@ class JobPanel(QWidget):
         self.bar.setFormat("failed" if error else "done" if result is not None else "cancelled")
         if error is not None:
             self.message.error(str(error) if isinstance(error, EmDaError) else f"{type(error).__name__}: {error}")
+            notify(error)
         elif result is None:
             self.message.info("Cancelled; what was done is saved.")
         else:
@@ -119,3 +121,11 @@ class JobPanel(QWidget):
         for button in self.buttons.values():
             button.setEnabled(not running)
         self.cancel_button.setEnabled(running)
+
+
+def notify(error: Exception) -> None:
+    """Show an error as napari does; an unexpected one with its traceback."""
+    if isinstance(error, EmDaError) and error.__cause__ is None:
+        show_error(str(error))
+    else:
+        notification_manager.receive_error(type(error), error, error.__traceback__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any
@@ -9,11 +10,14 @@ from typing import Any
 from napari.qt.threading import GeneratorWorker, create_worker
 
 from napari_em_da.errors import JobFailed
-from napari_em_da.events import Event, Finished, Progress
+from napari_em_da.events import Event, Finished, Notice, Progress
 from napari_em_da.jobs import Job
 
 
-class JobWorker(GeneratorWorker):  # type: ignore[misc]
+ACTIVITY_S = 0.25  # between two updates of napari's activity list
+
+
+class JobWorker(GeneratorWorker):
     """A worker that always ends: napari's own goes silent on a RuntimeError, and torch raises little else.
 
     ``quit`` closes the generator at its next event, which lets the job save what it must.
@@ -85,6 +89,7 @@ class JobRunner:
         self._generation = 0
         self._worker: JobWorker | None = None
         self._next: Callable[[], None] | None = None
+        self._shown = 0.0
         self._outcome: tuple[Any, Exception | None] = (None, None)
 
     @property
@@ -94,7 +99,7 @@ class JobRunner:
     def start(self, job: Job, title: str, *, silent: bool = False) -> None:
         """Start a job, or once the running one has stopped: two trainings never share the processor.
 
-        ``silent`` keeps the job out of napari's activity list and its errors out of the notifications.
+        ``silent`` keeps the job out of napari's activity and task lists.
         """
         self._generation += 1
         begin = partial(self._begin, job, title, silent, self._generation)
@@ -119,12 +124,12 @@ class JobRunner:
         self._outcome = (None, None)
         if silent:
             worker = JobWorker(passing, job)
-            worker.errored.disconnect(worker._relay_error)
         else:
-            worker = create_worker(
-                passing, job, _progress={"desc": title}, _worker_class=JobWorker, _ignore_errors=True, _start_thread=False
-            )
+            # _ignore_errors: on_end shows them, so they need not be raised in the main thread as well
+            how = {"_progress": {"desc": title}, "_worker_class": JobWorker, "_ignore_errors": True}
+            worker = create_worker(passing, job, _start_thread=False, **how)
         worker.yielded.connect(partial(self._event, generation))
+        worker.warned.connect(partial(self._warned, generation))
         worker.errored.connect(partial(self._error, generation))
         worker.finished.connect(partial(self._finished, generation))
         self._worker = worker
@@ -136,16 +141,21 @@ class JobRunner:
         if isinstance(event, Finished):
             self._outcome = (event.result, None)
             return
+        self._on_event(event)
         if isinstance(event, Progress):
             self._show_in_activity(event)
-        self._on_event(event)
 
     def _show_in_activity(self, event: Progress) -> None:
-        bar = getattr(self._worker, "pbar", None)
-        if bar is not None:
+        """Move napari's own bar; last, and seldom, for it processes further Qt events, ours among them."""
+        bar, now = getattr(self._worker, "pbar", None), time.monotonic()
+        if bar is not None and now - self._shown > ACTIVITY_S:
+            self._shown = now
             if bar.total != event.total:
                 bar.total = event.total
             bar.update(event.done - bar.n)
+
+    def _warned(self, generation: int, warning: tuple[Any, ...]) -> None:
+        self._event(generation, Notice(str(warning[0]), "warning"))
 
     def _error(self, generation: int, error: Exception) -> None:
         if generation == self._generation:

@@ -47,7 +47,7 @@ def look_up(labels: Block, out: Weights, weights: Mapping[int, float], default: 
         for label, weight in weights.items():
             if 0 <= label < 256:
                 table[label] = weight
-        np.take(table, labels, out=out, mode="clip")
+        take(labels, table, out)
         return
     out[...] = default
     for label, weight in weights.items():
@@ -100,3 +100,12 @@ def _histogram(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     if labels.size % 2:
         even[labels[-1]] += 1
     return even + odd
+
+
+@compiled
+def take(indices: npt.NDArray[np.uint8], table: Weights, out: Weights) -> None:
+    """Write ``table[indices]`` for (Z, Y, X) bytes; numpy would first widen them to 64 bits."""
+    for z in range(out.shape[0]):
+        for y in range(out.shape[1]):
+            for x in range(out.shape[2]):
+                out[z, y, x] = table[indices[z, y, x]]

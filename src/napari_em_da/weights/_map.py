@@ -137,7 +137,9 @@ def _finish_block(weights: Weights, labels: Any, factor: float, finish: Finish, 
     if floor > 0:
         (np.maximum if finish.rule == "max" else np.add)(weights, floor, out=weights)
     if ignore_index is not None and _can_hold(labels.dtype, ignore_index):
-        np.copyto(weights, 0, where=labels == ignore_index)
+        ignored = labels == ignore_index
+        if ignored.any():  # mostly not, and a masked copy costs more than all of the above
+            np.copyto(weights, 0, where=ignored)
     return weights
 
 

@@ -81,7 +81,7 @@ def _block(
         ids = section.astype(np.int64)
         if ignore_index is not None:
             ids[ids == ignore_index] = 0
-        np.take(balance, (ids != 0).view(np.uint8), out=target, mode="clip")
+        target[...] = np.where(ids != 0, balance[1], balance[0])
         if options.w_0 > 0:
             if options.objects == "components":
                 ids = _components(ids != 0)

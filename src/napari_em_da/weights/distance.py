@@ -101,11 +101,10 @@ def _distance(target: npt.NDArray[np.bool_], out: Weights, spacing: Spacing) -> 
         out[...] = edt.edt(~np.ascontiguousarray(target), anisotropy=spacing, black_border=False, parallel=1)
         return
     for one, section in zip(target, out, strict=True):
-        square = squared_distance(one)
-        if square[0, 0] >= sum(one.shape) ** 2:
-            section[...] = np.inf
+        if one.any():
+            np.sqrt(squared_distance(one), out=section, casting="unsafe")
         else:
-            np.sqrt(square, out=section, casting="unsafe")
+            section[...] = np.inf
 
 
 @lru_cache(maxsize=4)

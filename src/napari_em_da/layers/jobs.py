@@ -1,0 +1,219 @@
+"""Train, resume, segment and evaluate layers: the workflows with layers in the place of files."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_em_da.config import SegmentConfig, TrainConfig, parse
+from napari_em_da.errors import ConfigError, DataError
+from napari_em_da.events import Finished, Progress
+from napari_em_da.jobs import Job
+from napari_em_da.jobs import run as run_job
+from napari_em_da.layers.snapshot import LayerData, Snapshot, as_file, snapshot
+from napari_em_da.volume import Volume
+
+MOST_VALUES = 64  # more label values than this are instances, not classes
+IN_MEMORY = 1 << 29  # bytes of labels that are read into memory, where they can be edited
+
+
+def label_values(labels: Any) -> Job:
+    """Count the label values of a layer and yield events; Finished carries {value: voxels}, sorted.
+
+    Raises
+    ------
+    DataError
+        If there are more than 64: instances, not classes; or the layer holds no integers.
+    """
+    volume = snapshot(labels).volume
+    return _label_values(volume)
+
+
+def _label_values(volume: Volume) -> Job:
+    if volume.dtype.kind not in "ui":
+        raise DataError(f"The layer {volume.name!r} holds {volume.dtype} values; class labels are integers.")
+    found: dict[int, int] = {}
+    for z in range(volume.shape[0]):
+        yield Progress(z, volume.shape[0], "sections", "counting labels")
+        values, counts = np.unique(volume.read((slice(z, z + 1),)), return_counts=True)
+        for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+            found[value] = found.get(value, 0) + count
+        if len(found) > MOST_VALUES:
+            raise DataError(
+                f"The layer {volume.name!r} holds more than {MOST_VALUES} label values, as instances do; "
+                "choose a layer whose values are classes."
+            )
+    yield Finished(dict(sorted(found.items())))
+
+
+def train(
+    image: Any,
+    labels: Any,
+    classes: Mapping[str, Sequence[int]],
+    run: Path | str,
+    *,
+    target: Any = None,
+    **sections: Any,
+) -> Job:
+    """Train on layers and yield the events of ``workflows.train``; with a target layer, adapt to it.
+
+    The layers are read when this is called, so they may change afterwards.
+
+    Parameters
+    ----------
+    image, labels : layers of one shape
+    classes : {name: label values}
+    run : Path
+        Run folder to create.
+    target : layer, optional
+        Unlabelled volume, for a method that adapts.
+    **sections
+        Further fields of ``TrainConfig``: ``network``, ``method``, ``training``, ``sampling``, ``init``, …
+
+    Notes
+    -----
+    A layer that still equals the file it was opened from is read from that file. Any other is saved in
+    ``<run>-data`` beside the run folder, so that the run can be resumed and replayed without napari.
+    """
+    taken = {"image": snapshot(image), "labels": snapshot(labels, copy=True)}
+    if target is not None:
+        taken["target"] = snapshot(target)
+    names = {name: tuple(int(v) for v in values) for name, values in classes.items()}
+    return _train(taken, names, Path(run).expanduser(), sections)
+
+
+def _train(taken: dict[str, Snapshot], classes: dict[str, tuple[int, ...]], run: Path, sections: dict[str, Any]) -> Job:
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):  # before anything is written beside it
+        raise ConfigError(f"{run} exists already; choose another run folder, or resume it.")
+    folder = run.with_name(f"{run.name}-data")
+    files = {}
+    for what, item in taken.items():
+        files[what] = yield from as_file(item, folder / f"{what}.tif", exact=what == "labels")
+    source = {"image": files["image"], "labels": files["labels"], "voxel_nm": taken["image"].volume.voxel_nm}
+    targets = ({"image": files["target"], "voxel_nm": taken["target"].volume.voxel_nm},) if "target" in taken else ()
+    config = parse(TrainConfig, {"run": run, "source": (source,), "target": targets, "classes": classes, **sections})
+    from napari_em_da.workflows.train import train as job
+
+    yield from job(config)
+
+
+def resume(run: Path | str) -> Job:
+    """Continue a run folder from its last checkpoint with its own config."""
+    from napari_em_da.training.folder import RunFolder
+    from napari_em_da.workflows.train import train as job
+
+    yield from job(RunFolder.open(Path(run).expanduser()).config(), resume=True)
+
+
+def segment(image: Any, run: Path | str, output: Path | str | None = None, **options: Any) -> Job:
+    """Segment a layer with a run and yield events; Finished carries the workflow's ``SegmentResult``.
+
+    Parameters
+    ----------
+    image : layer
+    run : Path
+        Run folder.
+    output : Path, optional
+        Label volume to write (.tif or .zarr); a new file in ``<run>/segmentations`` if absent.
+    **options
+        Further fields of ``SegmentConfig``: ``tta``, ``precision``, ``checkpoint``, …
+    """
+    where = None if output is None else Path(output).expanduser()
+    return _segment(snapshot(image), Path(run).expanduser(), where, options)
+
+
+def _segment(taken: Snapshot, run: Path, output: Path | None, options: dict[str, Any]) -> Job:
+    if output is None:
+        output = free_name(run / "segmentations" / f"{_file_name(taken.volume.name)}.tif")
+    values = {"image": taken.path or Path("layer"), "run": run, "output": output, **options}
+    config = parse(SegmentConfig, {"voxel_nm": taken.volume.voxel_nm, **values})
+    from napari_em_da.training.folder import RunFolder
+    from napari_em_da.workflows.segment import segment as job
+
+    RunFolder.open(run)  # before anything is written
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".layer-", dir=output.parent) as folder:
+        path = yield from as_file(taken, Path(folder) / f"{_file_name(taken.volume.name)}.tif", exact=False)
+        yield from job(config.model_copy(update={"image": path}))
+
+
+def segment_layers(image: Any, run: Path | str, output: Path | str | None = None, **options: Any) -> list[LayerData]:
+    """Segment a layer with a run and return the labels (and probabilities, if asked for) as LayerData."""
+    taken = snapshot(image)
+    return result_layers(run_job(segment(taken, run, output, **options)), taken)
+
+
+def result_layers(result: Any, like: Any) -> list[LayerData]:
+    """Turn a ``SegmentResult`` into LayerData at the place of the layer ``like``.
+
+    Labels below 0.5 GB are read into memory, where they can be edited; larger ones stay lazy.
+    """
+    taken = snapshot(like)
+    labels = Volume.open(result.output)
+    data = labels.read() if labels.nbytes < IN_MEMORY else labels.data
+    names = {value: name for name, values in result.classes.items() for value in values[:1]}
+    features = {"index": [0, *names], "class": ["background", *names.values()]}
+    about: dict[str, Any] = {"name": f"{taken.volume.name} segmentation", "features": features}
+    about["metadata"] = {"path": str(result.output)}
+    layers: list[LayerData] = [(data[0] if taken.flat else data, {**taken.place, **about}, "labels")]
+    if result.probabilities is not None:
+        probabilities = Volume.open(result.probabilities).data
+        for index, name in enumerate(result.classes, start=1):
+            part = probabilities[..., index]
+            look = {"name": f"p({name})", "contrast_limits": (0.0, 1.0), "colormap": "magma", "blending": "additive"}
+            layers.append((part[0] if taken.flat else part, {**taken.place, **look}, "image"))
+    return layers
+
+
+def evaluate(
+    prediction: Any,
+    labels: Any,
+    metrics: Sequence[str] = ("iou", "dice", "precision", "recall"),
+    *,
+    classes: Mapping[str, int] | None = None,
+    ignore_label: int | None = None,
+) -> dict[str, float]:
+    """Score one labels layer against another.
+
+    Parameters
+    ----------
+    prediction, labels : labels layers of one shape
+    metrics : sequence of str
+        Names out of ``napari_em_da.metrics.score_names``.
+    classes : {name: label value}, optional
+        All positive values if absent.
+    ignore_label : int, optional
+        Value of ``labels`` that is not annotated.
+    """
+    from napari_em_da.metrics import evaluate_arrays
+
+    found, truth = snapshot(prediction).volume, snapshot(labels).volume
+    spacing = truth.voxel_nm
+    return evaluate_arrays(
+        found.source, truth.source, list(metrics), classes=classes, ignore_index=ignore_label, spacing=spacing
+    )
+
+
+def free_name(path: Path) -> Path:
+    """Return ``path``, or ``path`` with the first number at its end that no file has."""
+    number, free = 2, path
+    while free.exists():
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        number += 1
+    return free
+
+
+def _file_name(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in text).strip("._") or "layer"
+
+
+def then(job: Job, convert: Callable[[Any], Any]) -> Job:
+    """Re-yield a job's events with ``convert(result)`` in place of its result."""
+    with closing(job):
+        for event in job:
+            yield Finished(convert(event.result)) if isinstance(event, Finished) else event
