@@ -62,7 +62,9 @@ class Catalog(Generic[T]):
         try:
             entry: T = getattr(module, self.constant)
         except AttributeError:
-            raise ConfigError(f"{module.__file__} defines no {self.constant}; add one to list it as {name!r}.") from None
+            raise ConfigError(
+                f"{module.__file__} defines no {self.constant}; add one to list it as {name!r}."
+            ) from None
         return entry
 
     def check(self, name: str) -> str:

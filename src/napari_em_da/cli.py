@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -41,7 +41,11 @@ from napari_em_da.weights import WEIGHTS
 EXIT_CODES = {ConfigError: 2, DataError: 3, ResourceError: 4, JobFailed: 5}
 EXIT_CANCELLED = 130
 
-app = App(name="napari-em-da", help="Segment electron microscopy volumes and adapt to new microscopes.", help_format="plaintext")
+app = App(
+    name="napari-em-da",
+    help="Segment electron microscopy volumes and adapt to new microscopes.",
+    help_format="plaintext",
+)
 
 
 def voxel_size(type_: Any, tokens: Sequence[Any]) -> tuple[float, float, float]:
@@ -50,7 +54,9 @@ def voxel_size(type_: Any, tokens: Sequence[Any]) -> tuple[float, float, float]:
     try:
         z, y, x = (float(part) for part in text.split(","))
     except ValueError:
-        raise ConfigError(f"Voxel size {text!r} is not three numbers z,y,x in nanometres, such as 50,4.6,4.6.") from None
+        raise ConfigError(
+            f"Voxel size {text!r} is not three numbers z,y,x in nanometres, such as 50,4.6,4.6."
+        ) from None
     return z, y, x
 
 
@@ -88,11 +94,13 @@ Json = Annotated[bool, Parameter(name="--json", negative="")]
 def choice(catalog: Catalog[Any]) -> Any:
     """Return the type of an option whose choices are a catalog, each with the first line of its docstring."""
     lines = [f"{name}: {catalog.summary(name)}" for name in catalog]
-    return Annotated[Literal[catalog.names()], Parameter(help=" | ".join(lines))]  # type: ignore[valid-type]
+    return Annotated[Literal[catalog.names()], Parameter(help=" | ".join(lines))]
 
 
 if TYPE_CHECKING:
-    MethodName = NetworkName = WeightName = str
+    MethodName: TypeAlias = str
+    NetworkName: TypeAlias = str
+    WeightName: TypeAlias = str
 else:
     MethodName, NetworkName, WeightName = choice(METHODS), choice(MODELS), choice(WEIGHTS)
 PLAIN = Parameter(negative_iterable="")
@@ -218,7 +226,7 @@ def train(
     pairs = zip(volumes[::2], volumes[1::2], strict=True)
     job_config = TrainConfig(
         run=run,
-        source=tuple(LabelledConfig(image=i, labels=l, voxel_nm=voxel_nm) for i, l in pairs),
+        source=tuple(LabelledConfig(image=image, labels=labels, voxel_nm=voxel_nm) for image, labels in pairs),
         classes=classes,
         ignore_label=ignore_label,
         init=init,

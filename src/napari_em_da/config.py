@@ -76,7 +76,9 @@ class WeightConfig(Config):
     """Pixel weight map of the labels."""
 
     kind: str | None = Field(None, description="Name in the catalog of weight maps; none for equal weights")
-    scale: Literal["none", "max1", "mean1"] | None = Field(None, description="Scaling of the raw map; the kind's own if absent")
+    scale: Literal["none", "max1", "mean1"] | None = Field(
+        None, description="Scaling of the raw map; the kind's own if absent"
+    )
     floor: NonNegative | None = Field(None, description="Smallest weight; the kind's default if absent")
     params: dict[str, Any] = Field(default_factory=dict, description="Parameters of that kind")
 
@@ -120,7 +122,9 @@ class TrainingConfig(Config):
 
     steps: Count = Field(2000, description="Training steps")
     learning_rate: Positive = Field(1e-3, description="Peak learning rate")
-    schedule: Literal["onecycle", "cosine", "constant", "step"] = Field("onecycle", description="Learning-rate schedule")
+    schedule: Literal["onecycle", "cosine", "constant", "step"] = Field(
+        "onecycle", description="Learning-rate schedule"
+    )
     decay: Annotated[float, Field(gt=0, le=1)] = Field(0.75, description="Factor of the step schedule")
     decay_every: Count = Field(2512, description="Steps between decays of the step schedule")
     optimiser: Literal["adam", "adamw", "sgd"] = Field("adamw", description="Optimiser")
@@ -140,7 +144,9 @@ class TrainConfig(Config):
     run: Path = Field(description="Run folder to create")
     source: tuple[LabelledConfig, ...] = Field(min_length=1, description="Labelled volumes")
     target: tuple[ImageConfig, ...] = Field((), description="Unlabelled volumes to adapt to")
-    classes: dict[str, tuple[int, ...]] = Field(min_length=1, description="Class name: label values; others are background")
+    classes: dict[str, tuple[int, ...]] = Field(
+        min_length=1, description="Class name: label values; others are background"
+    )
     ignore_label: int | None = Field(None, description="Label value that is not annotated")
     init: Path | None = Field(None, description="Run folder whose network to start from")
     network: NetworkConfig = NetworkConfig()
@@ -157,7 +163,9 @@ class AdaptTrainingConfig(TrainingConfig):
 
     steps: Count = Field(1000, description="Adaptation steps")
     learning_rate: Positive = Field(1e-4, description="Peak learning rate")
-    schedule: Literal["onecycle", "cosine", "constant", "step"] = Field("constant", description="Learning-rate schedule")
+    schedule: Literal["onecycle", "cosine", "constant", "step"] = Field(
+        "constant", description="Learning-rate schedule"
+    )
     weight_decay: NonNegative = Field(0.0, description="Weight decay")
 
 

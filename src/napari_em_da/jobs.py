@@ -99,4 +99,3 @@ class StatusLine:
             sys.stderr.flush()
         elif isinstance(event, Notice):
             sys.stderr.write(f"\r\x1b[2K{'warning: ' if event.level == 'warning' else ''}{event.text}\n")
-

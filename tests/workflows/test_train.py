@@ -187,7 +187,11 @@ def test_bad_input_stops_before_work_with_the_remedy(tiny: Path, tmp_path: Path)
     a, good = tiny / "A.tif", tiny / "A-labels.tif"
     cases: list[tuple[dict[str, Any], type[EmDaError], str]] = [
         ({"labels": save(tmp_path / "short.tif", labels[:4])}, DataError, r"shape \(4, 160, 160\).*\(6, 160, 160\)"),
-        ({"labels": save(tmp_path / "empty.tif", labels * 0)}, DataError, r"'mito' \(label value 2\) does not occur.*\[0\]"),
+        (
+            {"labels": save(tmp_path / "empty.tif", labels * 0)},
+            DataError,
+            r"'mito' \(label value 2\) does not occur.*\[0\]",
+        ),
         ({"labels": save(tmp_path / "one.tif", labels * 0 + 2)}, DataError, "single class"),
         ({"labels": save(tmp_path / "float.tif", image)}, DataError, "float32.*integers"),
         ({"image": save(tmp_path / "nan.tif", holes)}, DataError, "NaN"),

@@ -13,16 +13,17 @@ MARGIN = 6
 
 
 class Curve(QWidget):
-    """Named series over steps; the y axis spans what is there, the newest value stands in the legend."""
+    """Named series over steps, hidden while there are none; the newest values stand in the legend."""
 
     def __init__(self, title: str) -> None:
         super().__init__()
         self._title = title
         self.series: dict[str, list[tuple[int, float]]] = {}
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.hide()
 
     def sizeHint(self) -> QSize:
-        return QSize(200, 110)
+        return QSize(200, 96)
 
     def add(self, step: int, name: str, value: float) -> None:
         """Append one point; a step that was there before (a resumed run) replaces what came after it."""
@@ -32,6 +33,7 @@ class Curve(QWidget):
         while points and points[-1][0] >= step:
             points.pop()
         points.append((step, value))
+        self.show()
         self.update()
 
     def clear(self) -> None:

@@ -14,10 +14,9 @@ from types import NoneType
 from typing import Any, Generic, Literal, TypeVar, cast
 
 import yaml
-from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import QEvent, QObject, Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QLineEdit, QSpinBox, QWidget
 
 from napari_em_da._napari.message import Message
@@ -26,6 +25,7 @@ from napari_em_da.errors import ConfigError
 
 M = TypeVar("M", bound=BaseModel)
 LARGEST = 2**31 - 1
+LABEL_WIDTH = 118
 
 
 class Editor:
@@ -34,7 +34,7 @@ class Editor:
     def __init__(self, info: FieldInfo, value: Any, choices: Sequence[Any] | None) -> None:
         kind, self.optional = without_none(info.annotation)
         if choices is None and typing.get_origin(kind) is Literal:
-            choices = typing.get_args(kind)
+            choices = (*((None,) if self.optional else ()), *typing.get_args(kind))
         self.kind = kind
         self.widget: QWidget
         if choices is not None:
@@ -45,7 +45,7 @@ class Editor:
             self.widget = spin_box(info)
         else:
             line = QLineEdit()
-            line.setPlaceholderText("default" if self.optional else "")
+            line.setPlaceholderText("not set" if self.optional else "")
             self.widget = line
         self.widget.setToolTip(info.description or "")
         self.set(value)
@@ -111,16 +111,15 @@ class Form(QWidget, Generic[M]):
         names = [n for n in (only or fields) if n not in without]
         self.editors = {n: Editor(fields[n], getattr(instance, n), (choices or {}).get(n)) for n in names}
         self._message = Message()
-        layout = form_layout(self)
+        layout, guard = form_layout(self), WheelGuard(self)
         for name, editor in self.editors.items():
             text = (titles or {}).get(name) or title(name)
+            editor.widget.installEventFilter(guard)
             if isinstance(editor.widget, QCheckBox):
                 editor.widget.setText(text)
                 layout.addRow(editor.widget)
             else:
-                label = QLabel(text)
-                label.setToolTip(editor.widget.toolTip())
-                layout.addRow(label, editor.widget)
+                add_row(layout, text, editor.widget)
             editor.connect(self._check)
         layout.addRow(self._message)
 
@@ -155,27 +154,21 @@ def without_none(annotation: Any) -> tuple[Any, bool]:
 
 
 def combo(choices: Sequence[Any]) -> QComboBox:
-    """Return a menu of values; None reads "none"."""
-    widget = QComboBox()
+    """Return a menu of values; None reads "none", or "default" where "none" is a value."""
+    widget, absent = QComboBox(), "default" if "none" in choices else "none"
     widget.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     widget.setMinimumContentsLength(8)
     for choice in choices:
-        widget.addItem("none" if choice is None else str(choice), choice)
+        widget.addItem(absent if choice is None else str(choice), choice)
     return widget
 
 
 def spin_box(info: FieldInfo) -> QSpinBox:
     """Return a spin box with the field's bounds."""
-    low, high = 0, LARGEST
-    for bound in info.metadata:
-        if isinstance(bound, Ge):
-            low = int(cast(int, bound.ge))
-        elif isinstance(bound, Gt):
-            low = int(cast(int, bound.gt)) + 1
-        elif isinstance(bound, Le):
-            high = int(cast(int, bound.le))
-        elif isinstance(bound, Lt):
-            high = int(cast(int, bound.lt)) - 1
+    found = ((name, getattr(bound, name, None)) for bound in info.metadata for name in ("ge", "gt", "le", "lt"))
+    bounds = {name: int(value) for name, value in found if value is not None}
+    low = bounds.get("ge", bounds.get("gt", -1) + 1)
+    high = bounds.get("le", bounds.get("lt", LARGEST + 1) - 1)
     widget = QSpinBox()
     widget.setRange(low, high)
     widget.setStepType(QSpinBox.StepType.AdaptiveDecimalStepType)
@@ -213,12 +206,31 @@ def from_text(text: str, kind: Any, optional: bool) -> Any:
         return text
 
 
+class WheelGuard(QObject):
+    """Let the wheel scroll the form past an editor; it turns the value of the one that has the focus alone."""
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Hold back the wheel from what has no focus."""
+        if event is None or event.type() != QEvent.Type.Wheel or not isinstance(watched, QWidget) or watched.hasFocus():
+            return False
+        event.ignore()
+        return True
+
+
 def title(name: str) -> str:
     """Turn ``voxel_nm`` into ``Voxel (nm)``."""
     words = name.split("_")
     unit = f" ({words.pop()})" if words[-1] in ("nm", "px", "deg") and len(words) > 1 else ""
     text = " ".join(words)
     return text[:1].upper() + text[1:] + unit
+
+
+def add_row(layout: QFormLayout, text: str, widget: QWidget) -> None:
+    """Add a labelled row; labels of all forms are equally wide, so that the editors line up."""
+    label = QLabel(text)
+    label.setToolTip(widget.toolTip())
+    label.setMinimumWidth(LABEL_WIDTH)
+    layout.addRow(label, widget)
 
 
 def form_layout(parent: QWidget) -> QFormLayout:

@@ -44,11 +44,12 @@ class JobPanel(QWidget):
         self.runner = JobRunner(self._event, self._ended)
         self.message = Message()
         self.bar = QProgressBar()
-        self.bar.setFormat("")
+        self.bar.hide()
         self.log = QPlainTextEdit()
         self.log.setReadOnly(True)
         self.log.setMaximumBlockCount(1000)
         self.log.setFixedHeight(84)
+        self.log.hide()
         self.buttons = {text: QPushButton(text) for text in actions}
         for text, make in actions.items():
             self.buttons[text].clicked.connect(lambda _=False, make=make: self.start(make))
@@ -77,6 +78,7 @@ class JobPanel(QWidget):
         except EmDaError as error:
             self.message.error(str(error))
             return
+        self.bar.show()
         self.bar.setRange(0, 0)
         self.bar.setFormat("starting")
         self._set_running(True)
@@ -90,6 +92,7 @@ class JobPanel(QWidget):
 
     def note(self, text: str) -> None:
         """Append a line to the log."""
+        self.log.show()
         self.log.appendPlainText(text)
 
     def _event(self, event: Event) -> None:

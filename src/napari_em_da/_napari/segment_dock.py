@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QWidget
 from napari_em_da import layers
 from napari_em_da._napari.choice import LayerChoice, PathLine
 from napari_em_da._napari.dock import Dock, collapsible
-from napari_em_da._napari.form import Form, form_layout
+from napari_em_da._napari.form import Form, add_row, form_layout
 from napari_em_da._napari.job_panel import JobPanel
 from napari_em_da.config import SegmentConfig
 from napari_em_da.errors import ConfigError
@@ -36,16 +36,16 @@ class SegmentDock(Dock):
         self.output = PathLine("Label volume to write", "in the run folder", folder=False)
         self.probabilities = PathLine("Probability volume to write", "not written", folder=False)
         nowhere = SegmentConfig(image=Path("layer"), run=Path("run"), output=Path("labels.tif"))
-        titles = {"tta": "Average over the 8 in-plane symmetries (8 x slower)"}
+        titles = {"tta": "Average over 8 symmetries (slower)"}
         self.options = Form(nowhere, only=MAIN, titles=titles)
         self.more = Form(nowhere, only=MORE)
         self.panel = JobPanel("Segmentation", {"Segment": self._start}, self._show)
         top = QWidget()
         rows = form_layout(top)
-        rows.addRow("Image", self.image)
-        rows.addRow("Run folder", self.run)
-        rows.addRow("Labels file", self.output)
-        rows.addRow("Probabilities", self.probabilities)
+        add_row(rows, "Image", self.image)
+        add_row(rows, "Run folder", self.run)
+        add_row(rows, "Labels file", self.output)
+        add_row(rows, "Probabilities", self.probabilities)
         self.lay_out([top, self.options, collapsible("More", self.more)], [self.panel])
         self.cancel_with_me(self.panel)
 

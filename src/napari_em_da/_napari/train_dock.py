@@ -13,7 +13,8 @@ from napari_em_da._napari.choice import LayerChoice, PathLine
 from napari_em_da._napari.class_table import ClassTable
 from napari_em_da._napari.curve import Curve
 from napari_em_da._napari.dock import Dock, collapsible
-from napari_em_da._napari.form import Form, form_layout
+from napari_em_da._napari.entry import EntryChoice
+from napari_em_da._napari.form import Form, add_row, form_layout
 from napari_em_da._napari.job_panel import JobPanel
 from napari_em_da._napari.message import Message
 from napari_em_da._napari.worker import JobRunner
@@ -72,21 +73,16 @@ class TrainDock(Dock):
         self.reader = JobRunner(lambda _event: None, self._values_read)
         self.read_button.clicked.connect(lambda _: self.read_values())
         self.labels.chosen.connect(self.read_values)
-        self.lay_out(self._upper(), [self.loss_curve, self.score_curve, self.panel])
-        self.cancel_with_me(self.panel, self.reader)
+        place = QWidget()
+        add_row(form_layout(place), "Run folder", self.run)
+        self.lay_out(self._upper(), [self.loss_curve, self.score_curve, place, self.panel])
+        self.cancel_with_me(self.panel, self.reader, self.network.runner, self.method.runner)
         self.read_values()
 
     def _make_forms(self) -> None:
         self.annotation = Form(Annotation())
-        names = {"name": "Network", "options": "Network options"}
-        self.network = Form(NetworkConfig(), choices={"name": MODELS.names()}, titles=names)
-        names = {"name": "Method", "options": "Method options"}
-        self.method = Form(MethodConfig(), choices={"name": METHODS.names()}, titles=names)
-        for form, catalog in ((self.network, MODELS), (self.method, METHODS)):
-            menu: Any = form.editors["name"].widget
-            for index, name in enumerate(catalog.names()):
-                menu.setItemData(index, catalog.summary(name), 3)  # 3: the tool tip's role
-            form.editors["options"].widget.setPlaceholderText("name=value, name=value")  # type: ignore[attr-defined]
+        self.network = EntryChoice("Network", MODELS, NetworkConfig().name)
+        self.method = EntryChoice("Method", METHODS, MethodConfig().name)
         self.training = Form(TrainingConfig(), only=MAIN_TRAINING)
         self.sampling = Form(SamplingConfig(), only=MAIN_SAMPLING)
         self.more_training = Form(TrainingConfig(), without=MAIN_TRAINING)
@@ -96,26 +92,25 @@ class TrainDock(Dock):
         self.weights = Form(WeightConfig(), choices={"kind": (None, *WEIGHTS.names())})
 
     def _upper(self) -> list[QWidget]:
-        data, run = QWidget(), QWidget()
+        data, start = QWidget(), QWidget()
         rows = form_layout(data)
-        rows.addRow("Image", self.image)
-        rows.addRow("Labels", self.labels)
+        add_row(rows, "Image", self.image)
+        add_row(rows, "Labels", self.labels)
         rows.addRow(self.read_button)
         rows.addRow(self.table)
         rows.addRow(self.table_state)
         rows.addRow(self.annotation)
-        rows = form_layout(run)
-        rows.addRow("Adapt to", self.target)
-        rows.addRow("Start from", self.init)
-        rows.addRow("Run folder", self.run)
+        rows = form_layout(start)
         self.target.setToolTip("Unlabelled image of another microscope, for a method that adapts")
+        add_row(rows, "Adapt to", self.target)
+        add_row(rows, "Start from", self.init)
         return [
             data,
+            start,
             self.network,
             self.method,
             self.training,
             self.sampling,
-            run,
             self.show_previews,
             collapsible("More about training", self.more_training),
             collapsible("More about windows", self.more_sampling),
@@ -151,8 +146,8 @@ class TrainDock(Dock):
             raise ConfigError("Choose a run folder: everything that the training learns is kept there.")
         sections = {
             "ignore_label": self.annotation.read().ignore_label,
-            "network": self.network.read(),
-            "method": self.method.read(),
+            "network": {"name": self.network.name, "options": self.network.options()},
+            "method": {"name": self.method.name, "options": self.method.options()},
             "training": self.training.read(**self.more_training.values()),
             "sampling": self.sampling.read(**self.more_sampling.values()),
             "augment": self.augment.read(),
@@ -173,7 +168,7 @@ class TrainDock(Dock):
 
     def _event(self, event: Event) -> None:
         if isinstance(event, Metric):
-            for name, value in event.values.items():
+            for name, value in sorted(event.values.items(), key=lambda item: item[0].count("/")):  # means first
                 curve = self.score_curve if name.startswith(SCORES) else self.loss_curve
                 if name != "score":
                     curve.add(event.step, name.removeprefix("val/"), value)
@@ -190,6 +185,8 @@ class TrainDock(Dock):
             if event.kind == "image":
                 layer.reset_contrast_limits()
             return
+        if event.kind == "image":
+            self.panel.note("The previews stand to the right of the image.")
         active = self.viewer.layers.selection.active
         place = beside(self.image.layer) if self.image.layer is not None else {}
         look = {**place, "name": name, "metadata": {"preview": True}}

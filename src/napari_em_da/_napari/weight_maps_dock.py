@@ -12,7 +12,8 @@ from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
 from napari_em_da import layers
 from napari_em_da._napari.choice import LayerChoice
 from napari_em_da._napari.dock import Dock
-from napari_em_da._napari.form import Form, combo, form_layout
+from napari_em_da._napari.entry import TOOL_TIP_ROLE
+from napari_em_da._napari.form import Form, add_row, combo, form_layout
 from napari_em_da._napari.job_panel import JobPanel
 from napari_em_da._napari.message import Message
 from napari_em_da._napari.worker import JobRunner
@@ -29,7 +30,7 @@ DEBOUNCE_MS = 150
 class MapOptions(Config):
     """What all kinds of weight maps share."""
 
-    scale: Literal["default", "none", "max1", "mean1"] = Field("default", description="Scaling of the raw map")
+    scale: Literal["none", "max1", "mean1"] | None = Field(None, description="Scaling of the raw map")
     floor: NonNegative | None = Field(None, description="Smallest weight; the kind's default if empty")
     ignore_label: int | None = Field(255, description="Label value that is not annotated: weight 0")
 
@@ -48,7 +49,7 @@ class WeightMapsDock(Dock):
         self.kind = combo(WEIGHTS.names())
         self.kind.setCurrentIndex(max(0, self.kind.findData("entropy")))
         for index, name in enumerate(WEIGHTS.names()):
-            self.kind.setItemData(index, WEIGHTS.summary(name), 3)  # 3: the tool tip's role
+            self.kind.setItemData(index, WEIGHTS.summary(name), TOOL_TIP_ROLE)
         self.live = QCheckBox("Live preview of this section")
         self.live.setChecked(True)
         self.common = Form(MapOptions())
@@ -66,8 +67,8 @@ class WeightMapsDock(Dock):
 
         top = QWidget()
         rows = form_layout(top)
-        rows.addRow("Labels", self.labels)
-        rows.addRow("Kind", self.kind)
+        add_row(rows, "Labels", self.labels)
+        add_row(rows, "Kind", self.kind)
         self.lay_out([top, self._place, self.common, self.live, self.state], [self.panel])
         self.cancel_with_me(self.panel, self.previewer)
 
@@ -130,8 +131,7 @@ class WeightMapsDock(Dock):
             raise ConfigError("There is no labels layer; add one or open a sample.")
         common, options = self.common.read(), self.options.read()
         params = {name: getattr(options, name) for name in self.options.editors}
-        scale = None if common.scale == "default" else common.scale
-        params |= {"floor": common.floor, "scale": scale, "ignore_index": common.ignore_label}
+        params |= {"floor": common.floor, "scale": common.scale, "ignore_index": common.ignore_label}
         return layers.snapshot(layer), self.kind.currentData(), params
 
     def preview(self) -> None:

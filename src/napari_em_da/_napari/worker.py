@@ -13,7 +13,6 @@ from napari_em_da.errors import JobFailed
 from napari_em_da.events import Event, Finished, Notice, Progress
 from napari_em_da.jobs import Job
 
-
 ACTIVITY_S = 0.25  # between two updates of napari's activity list
 
 

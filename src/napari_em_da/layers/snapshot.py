@@ -121,7 +121,7 @@ def as_file(taken: Snapshot, path: Path, *, exact: bool) -> Generator[Event, Non
     """
     if taken.path is not None and unchanged(taken, exact=exact):
         return taken.path
-    yield Notice(f"The layer {taken.volume.name!r} is saved as {path}, since no file holds it.")
+    yield Notice(f"No file holds the layer {taken.volume.name!r} as it is now; a copy is written to {path}.")
     path.parent.mkdir(parents=True, exist_ok=True)
     volume = taken.volume
     if exact and volume.dtype.kind in "ui":

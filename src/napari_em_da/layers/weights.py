@@ -41,7 +41,7 @@ def weight_layer(
 ) -> LayerData:
     """Return weights as LayerData in the colours that all weight maps share."""
     limits = (0.0, high if high > 0 and math.isfinite(high) else 1.0)
-    look = {"colormap": "magma", "contrast_limits": limits, "blending": "additive"}
+    look = {"colormap": "magma", "contrast_limits": limits, "blending": "translucent", "opacity": 0.7}
     return weights, {**place, **look, "name": name, "metadata": {"kind": kind, "params": dict(params)}}, "image"
 
 

@@ -79,20 +79,21 @@ class Adversarial(Method):
         noise = o.instance_noise * (1 - step / max(1, self.steps))
         real, shown = (disturb(maps, o.blur_px, noise) for maps in (real, shown))
         on_real, on_fake = self.discriminator(real), self.discriminator(shown.detach())
-        yield "discriminator", {
-            "disc_real": Term(F.softplus(-on_real.float()).mul(coverage(known, on_real)).mean()),
-            "disc_fake": Term(F.softplus(on_fake.float()).mean()),
-        }
+        yield (
+            "discriminator",
+            {
+                "disc_real": Term(F.softplus(-on_real.float()).mul(coverage(known, on_real)).mean()),
+                "disc_fake": Term(F.softplus(on_fake.float()).mean()),
+            },
+        )
 
         losses: Losses = {}
         if source_logits is not None and o.lambda_sup:
-            for name, term in self.loss(source_logits, source.labels, source.weights).items():
+            for name, term in self.loss(source_logits, source.annotation, source.weights).items():
                 losses[name] = Term(term.value, o.lambda_sup * term.weight)
         verdict = self.discriminator(shown).float()
-        if o.objective == "nonsaturating":
-            adversarial = F.softplus(-verdict).mean()
-        else:
-            adversarial = -F.softplus(verdict).mean()
+        saturates = o.objective == "minimax"
+        adversarial = -F.softplus(verdict).mean() if saturates else F.softplus(-verdict).mean()
         warm = step < o.warm_up * self.steps
         losses["adversarial"] = Term(adversarial, 0.0 if warm else o.lambda_adv)
         yield "network", losses
@@ -108,7 +109,7 @@ class Adversarial(Method):
 
     def _true_maps(self, source: Sample, logits: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the maps that count as true and where they are known (B, 1, [Z,] Y, X)."""
-        labels = source.labels
+        labels = source.annotation
         if self.options.real == "predictions" and logits is not None:
             return logits.detach().float().softmax(1), torch.ones_like(labels[:, None], dtype=torch.float32)
         classes = self.network.classes
@@ -152,7 +153,7 @@ def coverage(known: Tensor, verdict: Tensor) -> Tensor:
     """Return the share of known pixels below each verdict, so that un-annotated regions do not count as true."""
     if known.ndim == 5:
         known = known.transpose(1, 2).flatten(0, 1)
-    return F.adaptive_avg_pool2d(known, verdict.shape[-2:])
+    return F.adaptive_avg_pool2d(known, (verdict.shape[-2], verdict.shape[-1]))
 
 
 def build(setup: Setup, options: AdversarialOptions) -> Method:

@@ -21,7 +21,7 @@ class Supervised(Method):
         """Yield the segmentation loss of one batch of labelled windows."""
         source = batch["source"]
         logits = self.network(source.image)  # (B, C, [Z,] Y, X)
-        yield "network", self.loss(logits, source.labels, source.weights)
+        yield "network", self.loss(logits, source.annotation, source.weights)
 
 
 def build(setup: Setup, options: SupervisedOptions) -> Method:

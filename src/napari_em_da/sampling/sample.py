@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from napari_em_da.errors import DataError
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -24,6 +26,13 @@ class Sample:
     image: Tensor
     labels: Tensor | None = None
     weights: Tensor | None = None
+
+    @property
+    def annotation(self) -> Tensor:
+        """The labels of a labelled stream; a DataError where the stream has none."""
+        if self.labels is None:
+            raise DataError("This method needs labels, but the stream it reads is unlabelled.")
+        return self.labels
 
     def to(self, device: torch.device | str, channels_last: bool = True) -> Sample:
         """Copy to a device; ``channels_last`` lays out the image as convolutions like it best."""

@@ -52,7 +52,9 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             info = json.loads((file.metadata() or {}).get(HEADER, "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, info  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, ValueError) as error:
-        raise DataError(f"The checkpoint {path} is damaged: {error}. Use the other checkpoint, or train again.") from error
+        raise DataError(
+            f"The checkpoint {path} is damaged: {error}. Use the other checkpoint, or train again."
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -45,7 +45,9 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             (path / "previews").mkdir()
         except OSError as error:
-            raise ConfigError(f"Cannot create the run folder {path}: {error.strerror}. Choose one you may write to.") from None
+            raise ConfigError(
+                f"Cannot create the run folder {path}: {error.strerror}. Choose one you may write to."
+            ) from None
         return cls(path)
 
     @classmethod

@@ -74,7 +74,8 @@ def fit(
     ResourceError
         If the device's memory does not hold a step.
     """
-    method.to(device, memory_format=torch.channels_last) if method.network.ndim == 2 else method.to(device)
+    method.to(device)
+    method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 4D weights; others keep theirs
     players = method.players()
     optimisers = {name: make_optimiser(player, config) for name, player in players.items()}
     average = {name: t.detach().clone() for name, t in method.network.state_dict().items()} if config.ema else {}
@@ -168,7 +169,7 @@ def train_step(
                 total = sum_losses(losses, step, values)
                 optimiser.zero_grad(set_to_none=True)
                 if total.requires_grad:
-                    total.backward(inputs=parameters)  # type: ignore[no-untyped-call]  # spares the others' gradients
+                    total.backward(inputs=parameters)  # spares the others' gradients
                     if config.clip_norm:
                         nn.utils.clip_grad_norm_(parameters, config.clip_norm)
                     optimiser.step()
@@ -185,8 +186,8 @@ def sum_losses(losses: Mapping[str, Any], step: int, values: dict[str, float]) -
         value = float(term.value.detach())
         if value != value or abs(value) == float("inf"):
             raise JobFailed(
-                f"The loss {name!r} is {value} at step {step}. Lower training.learning_rate (a tenth is a good start) or "
-                "set training.precision to fp32, and resume from the last checkpoint."
+                f"The loss {name!r} is {value} at step {step}. Lower training.learning_rate (a tenth is a good start) "
+                "or set training.precision to fp32, and resume from the last checkpoint."
             )
         values[name] = value
         if term.weight:
@@ -205,6 +206,7 @@ def make_optimiser(player: Player, config: TrainingConfig) -> torch.optim.Optimi
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, player: Player, config: TrainingConfig, step: int) -> None:
+    """Set the learning rate of one step."""
     factor = learning_rate_factor(config, step) if player.scheduled else 1.0
     for group in optimiser.param_groups:
         group["lr"] = (player.learning_rate or config.learning_rate) * factor

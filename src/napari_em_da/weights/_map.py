@@ -115,7 +115,7 @@ def _finished(spec: WeightSpec, options: Any, stack: LabelStack, finish: Finish)
         factor: Any = 1.0
         if finish.scale != "none":
             factor = _factor_lazy(spec.raw(stack.again("scale"), options), stack, finish.scale)
-        return da.map_blocks(  # type: ignore[no-untyped-call]
+        return da.map_blocks(
             lambda w, labels, f: _finish_block(w.copy(), labels, f, finish, stack.ignore_index),
             *(raw, stack.array, factor),
             dtype=np.float32,

@@ -84,7 +84,7 @@ class LabelStack:
 
             parts = [delayed(count)(block) for block in self.array.to_delayed().ravel()]
             total = delayed(partial(reduce, merge))(parts)
-            return da.from_delayed(total, (), object, np.empty((), object))  # type: ignore[no-untyped-call]
+            return da.from_delayed(total, (), object, np.empty((), object))
         from napari_em_da.weights._compiled import in_threads
 
         return reduce(merge, in_threads(count, self.array))
@@ -97,15 +97,15 @@ class LabelStack:
         array = self.array.rechunk(dict.fromkeys(reached, -1))
         halo = {axis: 0 if array.numblocks[axis] == 1 else depth[axis] for axis in range(3)}
         # Nothing is invented outside the volume ("none"): there the kernels apply their own edge rule.
-        grown = overlap(array, halo, "none") if any(halo.values()) else array  # type: ignore[no-untyped-call]
-        weights = da.map_blocks(  # type: ignore[no-untyped-call]
+        grown = overlap(array, halo, "none") if any(halo.values()) else array
+        weights = da.map_blocks(
             partial(_fill, function, self.reading),
             *(grown, *scalars),
             dtype=np.float32,
             meta=np.empty((0, 0, 0), np.float32),
         )
         if any(halo.values()):
-            weights = trim_internal(weights, halo, "none")  # type: ignore[no-untyped-call]
+            weights = trim_internal(weights, halo, "none")
         return weights.rechunk(self.array.chunks)
 
 

@@ -141,7 +141,9 @@ def draw(folder: Path, scores: dict[str, Any]) -> None:
         axis.imshow(Volume.open(folder / f"{name}.tif").read((slice(middle, middle + 1),))[0], cmap="gray")
         axis.set_title(title)
     for column, (name, title) in enumerate(titles.items(), start=1):
-        axes[0, column].imshow(cv2.imread(str(folder / f"overlay-{name}.png"))[..., ::-1])
+        picture = cv2.imread(str(folder / f"overlay-{name}.png"))
+        if picture is not None:
+            axes[0, column].imshow(picture[..., ::-1])
         axes[0, column].set_title(f"{title}\nIoU {scores[name]['iou']:.3f}")
     for axis in (*axes[0], axes[1, 0]):
         axis.set_axis_off()

@@ -80,7 +80,9 @@ def which_classes(config: EvaluateConfig, prediction: Volume, labels: Volume) ->
     if not values:
         raise DataError("Both volumes hold only the background value 0; there is nothing to compare.")
     if len(values) > 64:
-        raise DataError(f"The volumes hold {len(values)} label values, as instances do; name the classes with --classes.")
+        raise DataError(
+            f"The volumes hold {len(values)} label values, as instances do; name the classes with --classes."
+        )
     return {str(v): (v,) for v in sorted(values)}, "values that occur"
 
 

@@ -82,7 +82,8 @@ def make_plan(config: TrainConfig) -> Plan:
     patch = config.sampling.patch_px[-network.ndim :]
     if network.ndim == 2 and config.sampling.patch_px[0] != 1:
         raise ConfigError(
-            f"sampling.patch_px is {config.sampling.patch_px}, but {config.network.name!r} is a 2D network; use 1 for z."
+            f"sampling.patch_px is {config.sampling.patch_px}, but {config.network.name!r} is a 2D network; "
+            "use 1 for z."
         )
     problem = network.patch_problem(patch)
     if problem:
@@ -98,7 +99,8 @@ def open_image(item: ImageConfig) -> Volume:
     volume = Volume.open(item.image, voxel_nm=item.voxel_nm)
     if len(volume.shape) == 4:
         raise DataError(
-            f"{item.image} has {volume.shape[3]} channels {volume.shape}; convert it to grey values (one channel) first."
+            f"{item.image} has {volume.shape[3]} channels {volume.shape}; "
+            "convert it to grey values (one channel) first."
         )
     return volume
 
@@ -119,7 +121,9 @@ def open_labelled(item: LabelledConfig, classes: Mapping[str, tuple[int, ...]], 
             "labels need exactly the image's sections and pixels."
         )
     if labels.dtype.kind not in "uib":
-        raise DataError(f"{item.labels} holds {labels.dtype} values; labels must be integers. Round and save them as uint8.")
+        raise DataError(
+            f"{item.labels} holds {labels.dtype} values; labels must be integers. Round and save them as uint8."
+        )
     return LabelledVolume(image, class_indices(labels, classes, ignore))
 
 
@@ -136,7 +140,7 @@ def class_indices(labels: Volume, classes: Mapping[str, tuple[int, ...]], ignore
             out[block == ignore] = IGNORE
         return out
 
-    return labels.data.map_blocks(translate, dtype=np.uint8)
+    return labels.data.map_blocks(translate, dtype=np.uint8)  # type: ignore[call-arg, arg-type]  # dask's wrapper
 
 
 def class_values(classes: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
@@ -145,7 +149,9 @@ def class_values(classes: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]
     for name, members in classes.items():
         for value in members:
             if value in seen:
-                raise ConfigError(f"Label value {value} is in two classes, {seen[value]!r} and {name!r}; give it to one.")
+                raise ConfigError(
+                    f"Label value {value} is in two classes, {seen[value]!r} and {name!r}; give it to one."
+                )
             seen[value] = name
     if len(classes) > 254:
         raise ConfigError(f"{len(classes)} classes are too many; at most 254 fit.")
@@ -208,7 +214,9 @@ def start_from(network: SegmentationNet, folder: RunFolder, *, keep_head: bool) 
     own, weights = network.state_dict(), other.state_dict()
     missing = [name for name in own if name not in weights]
     head = {f"head.{name}" for name in network.head.state_dict()}
-    different = [name for name in own if name in weights and own[name].shape != weights[name].shape and name not in head]
+    different = [
+        name for name in own if name in weights and own[name].shape != weights[name].shape and name not in head
+    ]
     if missing or different:
         raise ConfigError(
             f"The network of {folder.path} has other layers ({(missing + different)[0]!r} does not fit); "
@@ -236,7 +244,7 @@ def training_pixel(
     if config.sampling.pixel_nm is not None:
         return config.sampling.pixel_nm
     first = target[0] if target else source[0].image
-    size = in_plane(first.voxel_nm)
+    size: float = in_plane(first.voxel_nm)
     others = [in_plane(s.image.voxel_nm) for s in source]
     if target and any(abs(o / size - 1) > 0.02 for o in others if o and size):
         notices.append(f"The source ({others[0]:g} nm per pixel) is resampled to the target's {size:g} nm per pixel.")

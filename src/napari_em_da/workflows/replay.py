@@ -49,6 +49,8 @@ def replay(run: Path, out: Path | None = None) -> Job:
     if result.digest != original:
         changed = {k: v for k, v in RunFolder(target).info()["versions"].items() if info["versions"].get(k) != v}
         machine = RunFolder(target).info()["machine"] != info["machine"]
-        why = f"versions differ: {changed}" if changed else "another machine" if machine else "same versions and machine"
+        why = (
+            f"versions differ: {changed}" if changed else "another machine" if machine else "same versions and machine"
+        )
         yield Notice(f"The weights differ ({why}).", "warning")
     yield Finished(ReplayResult(result.digest == original, original, result.digest, target))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_em_da.config import SegmentConfig
+from napari_em_da.config import ImageConfig, SegmentConfig
 from napari_em_da.events import Finished, Notice, Progress, Saved
 from napari_em_da.inference.predict import predict
 from napari_em_da.inference.store import Outputs, Prediction
@@ -57,14 +57,16 @@ def segment(config: SegmentConfig) -> Job:
     for path in filter(None, (config.output, config.probabilities)):
         check_output(path, overwrite=config.overwrite)
     from_file = Volume.open(config.image).voxel_nm
-    volume = open_image(config)
+    volume = open_image(ImageConfig(image=config.image, voxel_nm=config.voxel_nm))
     yield Notice(describe_scale(volume, from_file, config, info["pixel_nm"]))
     network = folder.network(config.checkpoint)
     values = [0, *(members[0] for members in info["classes"].values())]
     factor = scale_factor(volume, info["pixel_nm"])
     at_scale = volume if factor is None else resample(volume, factor)
     store = config.output.with_name(f".{config.output.name}.working")
-    outputs = Outputs(store, labels=factor is None, probabilities=factor is not None or config.probabilities is not None)
+    outputs = Outputs(
+        store, labels=factor is None, probabilities=factor is not None or config.probabilities is not None
+    )
     prediction: Prediction = yield from forward(
         predict(
             network,
@@ -80,10 +82,10 @@ def segment(config: SegmentConfig) -> Job:
         )
     )
     yield Progress(0, 1, "files", "writing")
-    probabilities = prediction.probabilities().data if outputs.probabilities else None  # (Z, Y, X, C)
+    probabilities: Any = prediction.probabilities().data if outputs.probabilities else None  # (Z, Y, X, C)
     if factor is not None:
         probabilities = resize_sections(probabilities, volume.shape[1:3])
-    indices = prediction.labels().data if factor is None else probabilities.argmax(-1).astype(np.uint8)
+    indices: Any = prediction.labels().data if factor is None else probabilities.argmax(-1).astype(np.uint8)
     table = np.array(values, dtype=np.min_scalar_type(max(values)))
     counts = np.zeros(len(values), np.int64)
 
@@ -108,8 +110,8 @@ def segment(config: SegmentConfig) -> Job:
     shares = {name: float(counts[i] / counts.sum()) for i, name in enumerate(classes, start=1)}
     if not counts[1:].any():
         yield Notice(
-            "Nothing was found: every voxel is background. Look at the run's previews; the image may be too different from "
-            "the training data (adapt the run to it first).",
+            "Nothing was found: every voxel is background. Look at the run's previews; the image may be too different "
+            "from the training data (adapt the run to it first).",
             "warning",
         )
     seconds = round(time.perf_counter() - started, 1)
@@ -120,10 +122,14 @@ def describe_scale(volume: Volume, from_file: Any, config: SegmentConfig, pixel_
     """Say which voxel size is used and where it comes from."""
     if volume.voxel_nm is None:
         known = f"the run was trained at {pixel_nm:g} nm per pixel" if pixel_nm else "the run's is unknown too"
-        return f"The voxel size of {volume.name} is unknown ({known}); it is segmented as it is. Give it with --voxel-nm."
+        return (
+            f"The voxel size of {volume.name} is unknown ({known}); it is segmented as it is. Give it with --voxel-nm."
+        )
     size = ", ".join(f"{v:g}" for v in volume.voxel_nm)
     origin = "as given" if config.voxel_nm is not None else f"from {config.image.name}"
-    changed = f", instead of {from_file} in the file" if config.voxel_nm and from_file not in (None, volume.voxel_nm) else ""
+    changed = (
+        f", instead of {from_file} in the file" if config.voxel_nm and from_file not in (None, volume.voxel_nm) else ""
+    )
     factor = scale_factor(volume, pixel_nm)
     scaled = f"; resampled to the run's {pixel_nm:g} nm per pixel" if factor is not None else ""
     return f"Voxel size {size} nm ({origin}{changed}){scaled}."
@@ -145,18 +151,24 @@ def resample(volume: Volume, factor: float) -> Volume:
 
 
 def resize_sections(data: Any, size: tuple[int, ...]) -> Any:
-    """Resize every section of a dask array (Z, Y, X[, C]) to ``size`` (Y, X), lazily: areas when shrinking, else linear."""
+    """Resize every section of a dask array (Z, Y, X[, C]) to ``size`` (Y, X), lazily and linearly.
+
+    Shrinking smooths first by sigma = (factor - 1) / 2, exactly as the windows of training are.
+    """
     import cv2
 
     height, width = size
-    method = cv2.INTER_AREA if height < data.shape[1] else cv2.INTER_LINEAR
+    sigma = max(0.0, (data.shape[1] / height - 1) / 2)
     rest = data.shape[3:]
     whole = data.rechunk((1, data.shape[1], data.shape[2], *rest))
 
     def resize(block: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        picture = cv2.resize(np.ascontiguousarray(block[0]), (width, height), interpolation=method)
+        picture = np.ascontiguousarray(block[0])
+        if sigma > 0:
+            picture = cv2.GaussianBlur(picture, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
+        picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
         return np.asarray(picture, np.float32).reshape(1, height, width, *rest)
 
-    return whole.map_blocks(resize, dtype=np.float32, chunks=((1,) * data.shape[0], (height,), (width,), *((n,) for n in rest)))
-
-
+    return whole.map_blocks(
+        resize, dtype=np.float32, chunks=((1,) * data.shape[0], (height,), (width,), *((n,) for n in rest))
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +26,6 @@ from napari_em_da.training.loop import FitResult, Progressed, fit, save_network
 from napari_em_da.weights import weight_map
 from napari_em_da.workflows.plan import IGNORE, LabelledVolume, Plan, describe_volume, make_plan, memory_budget
 from napari_em_da.workflows.validation import Validation
-
 
 Region = tuple[slice, slice, slice]
 
@@ -75,7 +74,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Job:
     folder.update_info(describe(plan))
     for text in plan.notices:
         yield Notice(text)
-    samplers, validation = yield from forward_value(prepare(plan))
+    samplers, validation = yield from prepare(plan)
     method = make_method(plan)
     if plan.target and not resume:
         # the source model itself is the first candidate: a run that never passes its guards keeps it
@@ -110,11 +109,6 @@ def make_method(plan: Plan) -> Method:
         return plan.method.create(setup, config.method.options)
 
 
-def forward_value(stream: Iterator[Event]) -> Any:
-    """Re-yield events of a plain generator and return its value."""
-    return (yield from stream)
-
-
 def absolute(config: TrainConfig) -> TrainConfig:
     """Return the config with absolute paths."""
     source = tuple(i.model_copy(update={"image": full(i.image), "labels": full(i.labels)}) for i in config.source)
@@ -124,6 +118,7 @@ def absolute(config: TrainConfig) -> TrainConfig:
 
 
 def full(path: Path) -> Path:
+    """Return the absolute path, with ~ expanded."""
     return path.expanduser().resolve()
 
 
@@ -160,17 +155,16 @@ def check_memory(plan: Plan) -> None:
     streams = len(plan.method.streams)
     per_window = int(sum(sizes) * 1.3 * streams)
     weights = 16 * sum(p.numel() for p in plan.network.parameters())
-    if plan.device.type == "cuda":
-        free = torch.cuda.mem_get_info(plan.device)[0]
-    else:
-        free = psutil.virtual_memory().available
+    on_gpu = plan.device.type == "cuda"
+    free = torch.cuda.mem_get_info(plan.device)[0] if on_gpu else psutil.virtual_memory().available
     batch = plan.config.sampling.batch
     need = per_window * batch + weights
     if need > free:
         fits = int((free - weights) // per_window)
         remedy = f"lower sampling.batch to {fits}" if fits >= 1 else "lower sampling.patch_px, or use a smaller network"
         raise ResourceError(
-            f"One training step needs about {need / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free on {plan.device}; {remedy}."
+            f"One training step needs about {need / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free on {plan.device}; "
+            f"{remedy}."
         )
 
 
@@ -201,7 +195,7 @@ def describe(plan: Plan) -> dict[str, Any]:
     }
 
 
-def prepare(plan: Plan) -> Iterator[Event]:
+def prepare(plan: Plan) -> Generator[Event, None, tuple[dict[str, Sampler], Validation]]:
     """Load labels, compute weight maps and build the samplers; returns (samplers, validation)."""
     config, s = plan.config, plan.config.sampling
     match = plan.target[0].intensity if plan.target and config.augment.match_target else None
@@ -236,10 +230,18 @@ def prepare(plan: Plan) -> Iterator[Event]:
     samplers = {"source": sampler(train_parts, "source")}
     if "target" in plan.method.streams:
         samplers["target"] = sampler(targets, "target", balance=0.0, match=None)
-    still: dict[str, Any] = {"augment": None, "balance": 0.0, "match": None, "batch": min(s.batch, 4), "memory_bytes": 0}
+    still: dict[str, Any] = {
+        "augment": None,
+        "balance": 0.0,
+        "match": None,
+        "batch": min(s.batch, 4),
+        "memory_bytes": 0,
+    }
     held_out = [part for part in held_out if labelled(part)]
     if s.validation and not held_out:
-        yield Notice("The held-out part holds no label: nothing is validated, and the last weights are kept.", "warning")
+        yield Notice(
+            "The held-out part holds no label: nothing is validated, and the last weights are kept.", "warning"
+        )
     held = sampler(held_out, "validation", **still).grid(s.validation_patches) if held_out else []
     seen = sampler(targets, "target-preview", **still).grid(s.validation_patches) if targets else []
     return samplers, Validation(plan, held, seen)
@@ -271,5 +273,3 @@ def load_maps(item: LabelledVolume, config: TrainConfig) -> tuple[Any, Any]:
     if w.kind is not None:
         weights = weight_map(labels, w.kind, floor=w.floor, scale=w.scale, ignore_index=IGNORE, **w.params)
     return labels, weights
-
-

@@ -65,7 +65,9 @@ class Validation:
         score = values.get("val/iou", 1.0)
         self.best_source = max(self.best_source, score)
         low, high = FOREGROUND_BOUNDS
-        passed = score >= SOURCE_SHARE * self.best_source and (not self.held_out or low * prior <= share <= high * prior)
+        passed = score >= SOURCE_SHARE * self.best_source and (
+            not self.held_out or low * prior <= share <= high * prior
+        )
         found = {"target/foreground": float(share), "source/foreground": float(prior), "guards": float(passed)}
         return {**found, "score": float(step)} if passed else found
 

@@ -42,8 +42,6 @@ def weights(
     ConfigError, DataError
         Unknown kind or parameter; unreadable labels; an output that exists.
     """
-    import dask
-
     started = time.perf_counter()
     check_output(output, overwrite=overwrite)
     volume = Volume.open(labels)
@@ -53,6 +51,6 @@ def weights(
     yield Saved(output, "weight map")
     yield Progress(1, 2, "passes", "weights")
     data = Volume.open(output).data
-    low, mean, high = (float(v) for v in dask.compute(data.min(), data.mean(), data.max()))
+    low, mean, high = (float(value.compute()) for value in (data.min(), data.mean(), data.max()))
     yield Progress(2, 2, "passes", "weights")
     yield Finished(WeightsResult(output, low, mean, high, round(time.perf_counter() - started, 1)))

@@ -1,0 +1,133 @@
+"""Jobs in a thread: every end is reported, stale events are dropped, closing really closes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("napari")
+from napari_em_da._napari.worker import JobRunner
+from napari_em_da.errors import DataError, JobFailed
+from napari_em_da.events import Event, Finished, Progress
+
+
+class Heard:
+    """A runner and what it told."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.ends: list[tuple[Any, Exception | None]] = []
+        self.threads: set[int] = set()
+        self.runner = JobRunner(self._event, lambda *end: self.ends.append(end))
+
+    def _event(self, event: Event) -> None:
+        self.threads.add(threading.get_ident())
+        self.events.append(event)
+
+
+@pytest.fixture
+def heard(qtbot: Any) -> Iterator[Heard]:
+    heard = Heard()
+    yield heard
+    heard.runner.abandon()
+    qtbot.waitUntil(lambda: not heard.runner.running)
+
+
+def counting(total: int) -> Iterator[Event]:
+    for done in range(total):
+        yield Progress(done, total, "things")
+    yield Finished(total)
+
+
+def endless(closed: threading.Event, begun: threading.Event | None = None) -> Iterator[Event]:
+    try:
+        while True:
+            yield Progress(0, 1, "rounds")
+            if begun is not None:
+                begun.set()
+            closed.wait(0.005)
+    finally:
+        closed.set()
+
+
+def test_events_arrive_in_order_in_the_main_thread(heard: Heard, qtbot: Any) -> None:
+    heard.runner.start(counting(300), "count", silent=True)
+    qtbot.waitUntil(lambda: bool(heard.ends))
+    assert heard.ends == [(300, None)]
+    assert [e.done for e in heard.events if isinstance(e, Progress)] == list(range(300))
+    assert heard.threads == {threading.get_ident()}
+    assert not heard.runner.running
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes (3x4) and (5x6)"), DataError("bad"), ValueError("odd")])
+def test_every_error_arrives_and_the_next_job_runs(heard: Heard, qtbot: Any, error: Exception) -> None:
+    def failing() -> Iterator[Event]:
+        yield Progress(0, 1, "steps")
+        raise error
+
+    heard.runner.start(failing(), "fail", silent=True)
+    qtbot.waitUntil(lambda: bool(heard.ends))
+    ((result, found),) = heard.ends
+    assert result is None
+    if isinstance(error, RuntimeError):
+        assert isinstance(found, JobFailed) and "shapes (3x4) and (5x6)" in str(found)
+        assert found.__cause__ is error
+    else:
+        assert found is error
+    heard.runner.start(counting(2), "count", silent=True)
+    qtbot.waitUntil(lambda: len(heard.ends) == 2)
+    assert heard.ends[1] == (2, None)
+
+
+def test_cancel_closes_the_job(heard: Heard, qtbot: Any) -> None:
+    closed, begun = threading.Event(), threading.Event()
+    heard.runner.start(endless(closed, begun), "endless", silent=True)
+    qtbot.waitUntil(begun.is_set)
+    heard.runner.cancel()
+    qtbot.waitUntil(lambda: bool(heard.ends))
+    assert closed.is_set()
+    assert heard.ends == [(None, None)]
+
+
+def test_an_error_while_closing_is_reported(heard: Heard, qtbot: Any) -> None:
+    begun = threading.Event()
+
+    def stubborn() -> Iterator[Event]:
+        try:
+            while True:
+                yield Progress(0, 1, "rounds")
+                begun.set()
+        finally:
+            raise RuntimeError("disk full")
+
+    heard.runner.start(stubborn(), "stubborn", silent=True)
+    qtbot.waitUntil(begun.is_set)
+    heard.runner.cancel()
+    qtbot.waitUntil(lambda: bool(heard.ends))
+    assert "disk full" in str(heard.ends[0][1])
+
+
+def test_a_new_job_replaces_the_old_one(heard: Heard, qtbot: Any) -> None:
+    closed, begun = threading.Event(), threading.Event()
+    heard.runner.start(endless(closed, begun), "old", silent=True)
+    qtbot.waitUntil(begun.is_set)
+    heard.events.clear()
+    heard.runner.start(counting(3), "skipped", silent=True)
+    heard.runner.start(counting(5), "new", silent=True)
+    qtbot.waitUntil(lambda: bool(heard.ends))
+    assert heard.ends == [(5, None)], "neither the replaced nor the skipped job may end here"
+    assert {e.total for e in heard.events if isinstance(e, Progress)} == {5}
+    assert closed.is_set()
+
+
+def test_an_abandoned_job_is_silent(heard: Heard, qtbot: Any) -> None:
+    closed, begun = threading.Event(), threading.Event()
+    heard.runner.start(endless(closed, begun), "endless", silent=True)
+    qtbot.waitUntil(begun.is_set)
+    heard.runner.abandon()
+    heard.events.clear()
+    qtbot.waitUntil(lambda: not heard.runner.running)
+    assert closed.is_set() and not heard.events and not heard.ends
