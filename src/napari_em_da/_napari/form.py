@@ -45,7 +45,7 @@ class Editor:
             self.widget = spin_box(info)
         else:
             line = QLineEdit()
-            line.setPlaceholderText("not set" if self.optional else "")
+            line.setPlaceholderText(hint(kind, self.optional))
             self.widget = line
         self.widget.setToolTip(info.description or "")
         self.set(value)
@@ -140,6 +140,13 @@ class Form(QWidget, Generic[M]):
         else:
             self._message.clear()
         self.changed.emit()
+
+
+def hint(kind: Any, optional: bool) -> str:
+    """Return what an empty line shows."""
+    if (typing.get_origin(kind) or kind) in (dict, Mapping):
+        return "name=value, name=value"
+    return "not set" if optional else ""
 
 
 def without_none(annotation: Any) -> tuple[Any, bool]:

@@ -28,6 +28,8 @@ class JobPanel(QWidget):
         Gets every event.
     on_result : callable
         Gets the result of a job that finished.
+    cancelled : str
+        What to say after Cancel.
     """
 
     def __init__(
@@ -36,9 +38,12 @@ class JobPanel(QWidget):
         actions: dict[str, Callable[[], Job]],
         on_result: Callable[[Any], None],
         on_event: Callable[[Event], None] = lambda _event: None,
+        *,
+        cancelled: str = "Cancelled.",
     ) -> None:
         super().__init__()
         self._title = title
+        self._cancelled = cancelled
         self._on_event = on_event
         self._on_result = on_result
         self.runner = JobRunner(self._event, self._ended)
@@ -115,7 +120,7 @@ class JobPanel(QWidget):
             self.message.error(str(error) if isinstance(error, EmDaError) else f"{type(error).__name__}: {error}")
             notify(error)
         elif result is None:
-            self.message.info("Cancelled; what was done is saved.")
+            self.message.info(self._cancelled)
         else:
             self.message.clear()
             self._on_result(result)

@@ -69,7 +69,8 @@ class TrainDock(Dock):
         self._make_forms()
         self.loss_curve, self.score_curve = Curve("Losses"), Curve("Validation")
         actions = {"Start": self._start, "Resume": self._resume}
-        self.panel = JobPanel("Training", actions, self._finished, self._event)
+        after = "Cancelled; Resume goes on from the last step."
+        self.panel = JobPanel("Training", actions, self._finished, self._event, cancelled=after)
         self.reader = JobRunner(lambda _event: None, self._values_read)
         self.read_button.clicked.connect(lambda _: self.read_values())
         self.labels.chosen.connect(self.read_values)

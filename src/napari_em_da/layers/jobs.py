@@ -137,7 +137,7 @@ def _segment(taken: Snapshot, run: Path, output: Path | None, options: dict[str,
 
     RunFolder.open(run)  # before anything is written
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".layer-", dir=output.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=".layer-", dir=output.parent, ignore_cleanup_errors=True) as folder:
         path = yield from as_file(taken, Path(folder) / f"{_file_name(taken.volume.name)}.tif", exact=False)
         yield from job(config.model_copy(update={"image": path}))
 
