@@ -3,8 +3,8 @@
     python benchmarks/weight_maps_s0.py --work runs/s0-weights [--seeds 3] [--steps 400]
 
 Six weightings of the cross-entropy, everything else equal, ``--seeds`` runs each; scored on sections of the test volume
-as Jaccard, precision and recall of the boundary class, once at the largest probability and once at the threshold that is
-best on the held-out part of the *training* volume (weights shift the balance, a threshold shifts it back). Finished
+as Jaccard, precision and recall of the boundary class, once at the largest probability and once at the threshold that
+is best on the held-out part of the *training* volume (weights shift the balance, a threshold shifts it back). Finished
 runs are kept, so a stopped study goes on. Results go to benchmarks/results/weight_maps_s0.json.
 """
 

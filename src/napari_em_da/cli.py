@@ -505,21 +505,20 @@ def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0 done, 1 wrong usage, 2 config, 3 data, 4 resources, 5 job failed, 130 cancelled.
+    0 done, 2 wrong usage or config, 3 data, 4 resources, 5 job failed, 130 cancelled.
     """
     from pydantic import ValidationError
 
     try:
-        app(arguments, exit_on_error=False, result_action="return_value")
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except EmDaError as error:
         return fail(str(error), next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind)))
     except ValidationError as error:
         return fail(describe(error, Config), EXIT_CODES[ConfigError])
     except CycloptsError as error:
         cause = error.__cause__
-        if isinstance(cause, EmDaError):
-            return fail(str(cause), EXIT_CODES[ConfigError])
-        return 1  # cyclopts has printed what is wrong
+        text = describe(cause, Config) if isinstance(cause, ValidationError) else str(cause or error)
+        return fail(text.strip(), EXIT_CODES[ConfigError])
     except KeyboardInterrupt:
         return fail("Cancelled. A training run goes on with: napari-em-da train --resume RUN", EXIT_CANCELLED)
     return 0

@@ -64,10 +64,10 @@ DOMAINS: dict[str, Domain] = {
         membrane_nm=28, sigmoid=5.0, gamma=0.9, section_nm=24, blur_nm=3, shot=0.055, read=0.025, charging=0.05,
         streaks=0.0, drift=0.04, jitter_nm=3.0,
     ),
-    # wide field of a block face at low dose: blurred, grainy, low contrast
+    # wide field of a block face at low dose: a steep contrast curve, blurred, grainy, drifting, thick membranes
     "sbem": Domain(
-        cytoplasm=0.62, membrane=0.30, matrix=0.50, cristae=0.42, texture=0.06, gamma=1.3, section_nm=24, blur_nm=9,
-        shot=0.08, read=0.03, charging=0.04, streaks=0.0, drift=0.02, low=0.25, high=0.85,
+        membrane_nm=30, gamma=2.2, blur_nm=12, shot=0.10, read=0.05, charging=0.02, streaks=0.02, drift=0.04,
+        low=0.12, high=0.92,
     ),
 }  # fmt: skip
 

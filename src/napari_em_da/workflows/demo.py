@@ -40,7 +40,9 @@ CLASSES = {"mitochondrion": (2,)}
 NETWORK = NetworkConfig(name="unet", options={"features": 16, "levels": 3})
 SAMPLING = SamplingConfig(patch_px=(1, 128, 128), batch=8)
 TRAINING = TrainingConfig(steps=300, learning_rate=3e-3, validate_every=50, checkpoint_every=100)
-ADAPTATION = AdaptTrainingConfig(steps=300, learning_rate=5e-4, validate_every=50, checkpoint_every=100)
+ADAPTATION = AdaptTrainingConfig(
+    steps=200, learning_rate=5e-4, schedule="cosine", ema=0.95, validate_every=50, checkpoint_every=100
+)
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def make_data(folder: Path, seed: int) -> None:
     """Write A with labels, and B in two parts: the first two thirds of x to train on, the rest to score."""
     from napari_em_da.synthetic import phantom_pair
 
-    a, b = phantom_pair(SHAPE, seed)
+    a, b = phantom_pair(SHAPE, seed, domains=("fibsem", "sbem"))
     a.image.save(folder / "A.tif")
     a.labels.save(folder / "A-labels.tif")
     cut = SHAPE[2] * 2 // 3
