@@ -108,7 +108,11 @@ def test_weights(tiny: Path, tmp_path: Path) -> None:
         (["train", "{A}", "--run", "r", "--classes", "mito=2"], 2, "1 volumes given"),
         (["train", "{A}", "{L}", "--classes", "mito"], 2, "not name=value"),
         (["train", "{A}", "{L}", "--classes", "mito=2", "--run", "{T}/r", "--voxel-nm", "5,5"], 2, "three numbers"),
-        (["train", "{A}", "{L}", "--classes", "mito=2", "--run", "{T}/r", "--training.steps", "0"], 2, "greater than or"),
+        (
+            ["train", "{A}", "{L}", "--classes", "mito=2", "--run", "{T}/r", "--training.steps", "0"],
+            2,
+            "greater than or",
+        ),
         (["train", "{A}", "{T}/no.tif", "--classes", "mito=2", "--run", "{T}/r"], 3, "does not exist"),
         (["segment", "{A}", "--run", "{T}/none", "-o", "{T}/s.tif"], 3, "no run folder"),
         (["adapt", "--run", "{T}/none", "--target", "{A}", "--out", "{T}/o"], 3, "no run folder"),
@@ -151,7 +155,8 @@ class Toy(Method):
         source, target = batch["source"], batch["target"]
         terms = self.loss(self.network(source.image), source.annotation, source.weights)
         quiet = self.network(target.image).float().softmax(1).var()
-        yield "network", {k: Term(t.value, self.factor * t.weight) for k, t in terms.items()} | {"quiet": Term(quiet, 0.1)}
+        twice = {k: Term(t.value, self.factor * t.weight) for k, t in terms.items()}
+        yield "network", twice | {"quiet": Term(quiet, 0.1)}
 
 METHOD = MethodSpec(Toy, ToyOptions, streams=("source", "target"))
 '''

@@ -21,7 +21,9 @@ def make(**options: Any) -> Adversarial:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = MODELS["unet"].create(1, 2, {"features": 4, "levels": 2})
-        method = METHODS["adversarial"].create(Setup(network, segmentation_loss(LossConfig()), (32, 32), 10, 1e-3), options)
+        method = METHODS["adversarial"].create(
+            Setup(network, segmentation_loss(LossConfig()), (32, 32), 10, 1e-3), options
+        )
     assert isinstance(method, Adversarial)
     return method
 
@@ -37,7 +39,9 @@ def turns(method: Adversarial, step: int = 9) -> dict[str, Any]:
     return dict(method.step(batch(), step))
 
 
-@pytest.mark.parametrize(("logit", "minimax", "nonsaturating"), [(-2, -0.119203, -0.880797), (0, -0.5, -0.5), (2, -0.880797, -0.119203)])
+@pytest.mark.parametrize(
+    ("logit", "minimax", "nonsaturating"), [(-2, -0.119203, -0.880797), (0, -0.5, -0.5), (2, -0.880797, -0.119203)]
+)
 def test_per_logit_derivatives_of_both_objectives(logit: float, minimax: float, nonsaturating: float) -> None:
     for name, expected in (("minimax", minimax), ("nonsaturating", nonsaturating)):
         z = torch.tensor([float(logit)], requires_grad=True)
@@ -56,7 +60,9 @@ def test_losses_equal_the_definitions(objective: str) -> None:
     real = F.one_hot(data["source"].annotation, 2).movedim(-1, 1).float()
     on_real, on_fake = (torch.sigmoid(method.discriminator(x)) for x in (real, fake))
     assert losses["discriminator"]["disc_real"].value.item() == pytest.approx(-on_real.log().mean().item(), rel=1e-4)
-    assert losses["discriminator"]["disc_fake"].value.item() == pytest.approx(-(1 - on_fake).log().mean().item(), rel=1e-4)
+    assert losses["discriminator"]["disc_fake"].value.item() == pytest.approx(
+        -(1 - on_fake).log().mean().item(), rel=1e-4
+    )
     expected = (1 - on_fake).log().mean() if objective == "minimax" else -on_fake.log().mean()
     assert losses["network"]["adversarial"].value.item() == pytest.approx(expected.item(), rel=1e-4)
 

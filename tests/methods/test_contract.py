@@ -56,4 +56,6 @@ def test_unknown_options_are_errors(name: str) -> None:
     from napari_em_da.errors import ConfigError
 
     with pytest.raises(ConfigError, match="no_such_option"):
-        METHODS[name].create(Setup(make(name).network, segmentation_loss(LossConfig()), (32, 32), 1, 1e-3), {"no_such_option": 1})
+        METHODS[name].create(
+            Setup(make(name).network, segmentation_loss(LossConfig()), (32, 32), 1, 1e-3), {"no_such_option": 1}
+        )

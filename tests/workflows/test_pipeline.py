@@ -26,7 +26,7 @@ def small(tiny: Path, out: Path) -> dict[str, Any]:
     base["network"]["options"] = {"features": 4, "levels": 2}
     base["sampling"] = {"patch_px": [1, 32, 32], "batch": 2, "validation_patches": 2}
     base["training"] |= {"device": "cpu", "precision": "fp32", "validate_every": 2, "checkpoint_every": 2}
-    values["stages"]["M1"]["classes"] = {"boundary": [1], "mitochondria": [2], "vesicles": [3]}
+    values["stages"]["M1"]["classes"] = {"boundary": [1], "mitochondria": [2]}
     for name, steps in (("M1", 4), ("M2", 2), ("M3", 2), ("M4", 4)):
         values["stages"][name]["training"] = {"steps": steps}
     values["stages"]["M4"]["target"] = [{"image": str(tiny / "B.tif")}]
@@ -61,7 +61,7 @@ def test_stages_start_from_each_other_and_resume(tiny: Path, tmp_path: Path) -> 
     events = [e.text for e in pipeline(config) if isinstance(e, Notice) and e.text.startswith("Stage")]
     assert ["finished" in events[0], "resuming" in events[1]] == [True, True]
     folders = {name: RunFolder.open(tmp_path / "s0" / name) for name in ("M1", "M2", "M3", "M4")}
-    assert [f.info()["network"]["classes"] for f in folders.values()] == [4, 2, 2, 2]
+    assert [f.info()["network"]["classes"] for f in folders.values()] == [3, 2, 2, 2]
     assert all(f.info()["finished"] for f in folders.values())
     whole = parse(PipelineConfig, small(tiny, tmp_path / "again"))
     run(pipeline(whole))

@@ -27,9 +27,12 @@ class AdversarialOptions(Options):
     lambda_adv: NonNegative = Field(1e-2, description="Weight of the adversarial loss")
     lambda_sup: NonNegative = Field(1.0, description="Weight of the source loss beside it (0 in the paper: drifts)")
     real: Literal["labels", "predictions"] = Field(
-        "predictions", description="What the discriminator sees as true: source label maps, or predictions of the source"
+        "predictions",
+        description="What the discriminator sees as true: source label maps, or predictions of the source",
     )
-    smoothing: Annotated[float, Field(ge=0, lt=0.5)] = Field(0.1, description="Softens true label maps to 1 minus this, where real is labels")
+    smoothing: Annotated[float, Field(ge=0, lt=0.5)] = Field(
+        0.1, description="Softens true label maps to 1 minus this, where real is labels"
+    )
     blur_px: NonNegative = Field(1.5, description="Largest sigma of the blur of both true and false maps")
     straight_through: bool = Field(False, description="Show the discriminator hard predictions, pass gradients through")
     instance_noise: NonNegative = Field(0.0, description="Noise on both maps, decaying to 0 over the run")
@@ -46,8 +49,8 @@ class Adversarial(Method):
     -----
     L2 = -E log s(D(y_source)), L3 = -E log(1 - s(D(p_target))). The discriminator descends L2 + L3; the network
     descends -L3 (``minimax``) or -E log s(D(p_target)) (``nonsaturating``). Departures from the paper, all off with
-    ``parity``: the source loss stays on, predictions on the source stand for its label maps, and both kinds are blurred,
-    because otherwise hard against soft maps alone tells them apart. Softened label maps (``real="labels"``) still do:
+    ``parity``: the source loss stays on, predictions on the source stand for its label maps, and both kinds are
+    blurred, because otherwise hard against soft maps alone tells them apart. Softened label maps (``real="labels"``) still do:
     their plateaus have a value of their own, and on the phantom the network learned to be unsure instead of right.
 
     References

@@ -26,6 +26,14 @@ def score_names() -> dict[str, str]:
     return {name: text for family in families().values() for name, text in family.scores.items()}
 
 
+def check_names(metrics: Sequence[str]) -> None:
+    """Raise a ConfigError with the nearest name for the first metric that does not exist."""
+    known = sorted(score_names())
+    for name in metrics:
+        if name not in known:
+            raise ConfigError(unknown("metric", name, known))
+
+
 def evaluate_arrays(
     prediction: Any,
     labels: Any,
@@ -72,9 +80,7 @@ def evaluate_arrays(
     """
     available = families()
     home = {score: family for family in available.values() for score in family.scores}
-    for name in metrics:
-        if name not in home:
-            raise ConfigError(unknown("metric", name, sorted(home)))
+    check_names(metrics)
     if empty not in ("nan", 0, 1):
         raise ConfigError(f"empty={empty!r} must be 'nan', 0 or 1.")
     if kind not in (None, "membrane", "object"):

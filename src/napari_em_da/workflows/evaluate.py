@@ -12,8 +12,9 @@ import numpy as np
 from napari_em_da.config import EvaluateConfig
 from napari_em_da.errors import DataError
 from napari_em_da.events import Finished, Notice, Progress, Saved
+from napari_em_da.io import replacing
 from napari_em_da.jobs import Job
-from napari_em_da.metrics import evaluate_arrays
+from napari_em_da.metrics import check_names, evaluate_arrays
 from napari_em_da.volume import Volume
 from napari_em_da.workflows.plan import class_indices
 
@@ -39,6 +40,7 @@ def evaluate(config: EvaluateConfig) -> Job:
     DataError
         If shapes differ or labels are not integers.
     """
+    check_names(config.metrics)
     prediction, labels = Volume.open(config.prediction), Volume.open(config.labels)
     if prediction.shape != labels.shape:
         raise DataError(
@@ -48,6 +50,10 @@ def evaluate(config: EvaluateConfig) -> Job:
     for path, volume in ((config.prediction, prediction), (config.labels, labels)):
         if volume.dtype.kind not in "uib":
             raise DataError(f"{path} holds {volume.dtype} values; give a label volume of integers, not probabilities.")
+    if config.image is not None and Volume.open(config.image).shape[:3] != labels.shape:
+        raise DataError(
+            f"{config.image} has another shape than the labels {labels.shape}; give the image they belong to."
+        )
     yield Progress(0, 2, "passes", "evaluating")
     classes, where = which_classes(config, prediction, labels)
     text = ", ".join(f"{name} = {'+'.join(map(str, values))}" for name, values in classes.items())
@@ -58,7 +64,7 @@ def evaluate(config: EvaluateConfig) -> Job:
     indices = {name: i for i, name in enumerate(classes, start=1)}
     scores = evaluate_arrays(found, truth, list(config.metrics), classes=indices)
     if config.overlay is not None:
-        write_overlay(config.overlay, found, truth)
+        write_overlay(config.overlay, config.image, found, truth)
         yield Saved(config.overlay, "overlay")
     yield Progress(2, 2, "passes", "evaluating")
     yield Finished(EvaluateResult(scores, classes))
@@ -91,7 +97,7 @@ def sidecar(output: Path) -> Path:
     return output.with_name(output.name + ".json")
 
 
-def write_overlay(path: Path, found: Any, truth: Any) -> None:
+def write_overlay(path: Path, image: Path | None, found: Any, truth: Any) -> None:
     """Save the section with the most annotated foreground as hits green, misses red, false alarms blue."""
     import cv2
 
@@ -100,5 +106,8 @@ def write_overlay(path: Path, found: Any, truth: Any) -> None:
     per_section = [int((truth[z].compute(scheduler="synchronous") == 1).sum()) for z in range(truth.shape[0])]
     z = int(np.argmax(per_section))
     predicted, labels = (np.asarray(a[z].compute(scheduler="synchronous")) for a in (found, truth))
-    picture = overlay(np.zeros(labels.shape, np.float32), predicted, labels)
-    cv2.imwrite(str(path), picture[..., ::-1])
+    below = np.zeros(labels.shape, np.float32)
+    if image is not None:
+        below = Volume.open(image).read((slice(z, z + 1),))[0].astype(np.float32)
+    with replacing(path, overwrite=True) as temporary:
+        cv2.imwrite(str(temporary), overlay(below, predicted, labels)[..., ::-1])
