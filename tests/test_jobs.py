@@ -93,8 +93,8 @@ def test_progress_goes_to_standard_error_only(capsys: pytest.CaptureFixture[str]
     run(count(2, []), progress=True)
     out, err = capsys.readouterr()
     assert out == ""
-    assert "counting 1/2 numbers" in err
-    assert err.endswith("counting 2/2 numbers\n")
+    assert "counting    [==========          ] 1/2 numbers" in err
+    assert err.endswith("[====================] 2/2 numbers\n")
 
 
 def test_status_line_shows_metrics_and_warnings(capsys: pytest.CaptureFixture[str]) -> None:

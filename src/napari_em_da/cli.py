@@ -519,6 +519,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cause = error.__cause__
         text = describe(cause, Config) if isinstance(cause, ValidationError) else str(cause or error)
         return fail(text.strip(), EXIT_CODES[ConfigError])
+    except OSError as error:
+        return fail(f"{error.strerror or error}: {error.filename or ''}. Check the disk and the permissions.", 4)
     except KeyboardInterrupt:
         return fail("Cancelled. A training run goes on with: napari-em-da train --resume RUN", EXIT_CANCELLED)
     return 0

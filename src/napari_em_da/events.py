@@ -33,7 +33,7 @@ class Preview:
     """A small array worth showing: ``image`` (Y, X) float32, or ``labels`` (Y, X) uint8."""
 
     name: str
-    kind: Literal["image", "labels", "rgb"]
+    kind: Literal["image", "labels"]
     data: npt.NDArray[Any] = field(repr=False)
     step: int = 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from types import FrameType
@@ -83,19 +84,44 @@ def forward(job: Job) -> Generator[Event, None, Any]:
 
 
 class StatusLine:
-    """One line on a terminal that is rewritten as events arrive."""
+    """One line on a terminal: stage, bar, time left and the latest metrics; notices scroll above it."""
 
     def __init__(self) -> None:
         self._metrics = ""
+        self._stage = ""
+        self._since = 0.0
+        self._first = 0
 
     def __call__(self, event: Event) -> None:
+        """Show one event."""
         if isinstance(event, Metric):
             self._metrics = "  ".join(f"{k} {v:.4g}" for k, v in list(event.values.items())[:4])
         elif isinstance(event, Progress):
-            text = f"{event.stage} {event.done}/{event.total} {event.unit}  {self._metrics}".strip()
-            sys.stderr.write(f"\r\x1b[2K{text[:118]}")
+            self._write(self._bar(event))
             if event.done >= event.total:
-                sys.stderr.write("\n")
-            sys.stderr.flush()
+                self._write_end()
         elif isinstance(event, Notice):
-            sys.stderr.write(f"\r\x1b[2K{'warning: ' if event.level == 'warning' else ''}{event.text}\n")
+            self._write(f"{'warning: ' if event.level == 'warning' else ''}{event.text}\n")
+
+    def _bar(self, event: Progress) -> str:
+        now = time.monotonic()
+        if event.stage != self._stage:
+            self._stage, self._since, self._first = event.stage, now, event.done
+        filled = round(20 * event.done / max(1, event.total))
+        left = ""
+        if self._first < event.done < event.total:
+            seconds = (now - self._since) / (event.done - self._first) * (event.total - event.done)
+            left = f"{int(seconds // 60)}:{int(seconds % 60):02d} left"
+        counts = f"{event.done}/{event.total} {event.unit}"
+        text = f"{event.stage:<11} [{'=' * filled}{' ' * (20 - filled)}] {counts} {left}  {self._metrics}"
+        return text[:118].rstrip()
+
+    @staticmethod
+    def _write(text: str) -> None:
+        sys.stderr.write(f"\r\x1b[2K{text}")
+        sys.stderr.flush()
+
+    def _write_end(self) -> None:
+        self._metrics = ""
+        sys.stderr.write("\n")
+        sys.stderr.flush()

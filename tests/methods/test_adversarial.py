@@ -52,7 +52,7 @@ def test_per_logit_derivatives_of_both_objectives(logit: float, minimax: float, 
 
 @pytest.mark.parametrize("objective", ["minimax", "nonsaturating"])
 def test_losses_equal_the_definitions(objective: str) -> None:
-    method = make(objective=objective, blur_px=0.0, smoothing=0.0, statistics="shared", warm_up=0.0)
+    method = make(objective=objective, real="labels", blur_px=0.0, smoothing=0.0, statistics="shared", warm_up=0.0)
     data = batch()
     method.train()
     losses = dict(method.step(data, 5))
@@ -137,8 +137,21 @@ def test_blur_equals_scipy() -> None:
 
 
 def test_unannotated_pixels_do_not_count_as_true() -> None:
-    method = make(blur_px=0.0)
+    method = make(blur_px=0.0, real="labels")
     data = batch()
     nothing = Sample(data["source"].image, torch.full((2, 32, 32), 255))
     losses = dict(method.step({**data, "source": nothing}, 9))["discriminator"]
     assert losses["disc_real"].value.item() == 0.0
+
+
+def test_by_default_true_maps_are_predictions_so_that_softness_tells_nothing() -> None:
+    """Softened label maps have plateaus at 0.9; predictions on the source are soft like those on the target."""
+    method = make(blur_px=0.0, statistics="shared")
+    data = batch()
+    same = {"source": data["source"], "target": Sample(data["source"].image)}
+    method.train()
+    losses = dict(method.step(same, 9))["discriminator"]
+    on_fake = losses["disc_fake"].value
+    logit = method.discriminator(method.network(data["source"].image).softmax(1))
+    assert losses["disc_real"].value.item() == pytest.approx(F.softplus(-logit).mean().item(), rel=1e-4)
+    assert on_fake.item() == pytest.approx(F.softplus(logit).mean().item(), rel=1e-4)

@@ -50,8 +50,8 @@ class Adversarial(Method):
     L2 = -E log s(D(y_source)), L3 = -E log(1 - s(D(p_target))). The discriminator descends L2 + L3; the network
     descends -L3 (``minimax``) or -E log s(D(p_target)) (``nonsaturating``). Departures from the paper, all off with
     ``parity``: the source loss stays on, predictions on the source stand for its label maps, and both kinds are
-    blurred, because otherwise hard against soft maps alone tells them apart. Softened label maps (``real="labels"``) still do:
-    their plateaus have a value of their own, and on the phantom the network learned to be unsure instead of right.
+    blurred, because otherwise hard against soft maps alone tells them apart. Softened label maps (``real="labels"``)
+    still do: their plateaus have a value of their own, and on the phantom the network learned to be unsure.
 
     References
     ----------

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import yaml
 
 from napari_em_da.config import TrainConfig, parse
 from napari_em_da.errors import ConfigError, DataError
+from napari_em_da.events import Preview
 from napari_em_da.models import MODELS
 from napari_em_da.models._base import SegmentationNet
 from napari_em_da.training import checkpoint
@@ -116,15 +116,17 @@ class RunFolder:
         kept = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
         checkpoint.write_text(self.metrics_path, "".join(kept))
 
-    def preview(self, name: str, step: int, picture: npt.NDArray[np.uint8]) -> Path:
-        """Save an RGB (Y, X, 3) or grey (Y, X) picture."""
+    def preview(self, event: Preview) -> Path:
+        """Save a preview as PNG: images from their 1 % to 99 % quantile, labels as evenly spread greys."""
         import cv2
 
-        path = self.path / "previews" / f"{step:06d}-{name}.png"
+        data = event.data.astype(np.float32)
+        low, high = np.percentile(data, (1, 99)) if event.kind == "image" else (0, max(1, int(data.max())))
+        picture = np.clip((data - low) / max(float(high - low), 1e-6) * 255, 0, 255).astype(np.uint8)
+        path = self.path / "previews" / f"{event.step:06d}-{event.name}.png"
         path.parent.mkdir(exist_ok=True)
-        bgr = picture[..., ::-1] if picture.ndim == 3 else picture
         temporary = path.with_name(f".{path.name}")
-        cv2.imwrite(str(temporary), np.ascontiguousarray(bgr))
+        cv2.imwrite(str(temporary), picture)
         os.replace(temporary, path)
         return path
 

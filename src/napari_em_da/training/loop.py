@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from napari_em_da.config import TrainingConfig
 from napari_em_da.errors import JobFailed, ResourceError
-from napari_em_da.events import Event, Finished, Metric, Notice, Progress, Saved
+from napari_em_da.events import Event, Finished, Metric, Notice, Preview, Progress, Saved
 from napari_em_da.jobs import Job
 from napari_em_da.methods._base import Method, Player
 from napari_em_da.models._base import SegmentationNet
@@ -96,6 +96,8 @@ def fit(
                         if isinstance(event, Metric):
                             folder.log(event.step, event.values)
                             score = event.values.get("score", score)
+                        elif isinstance(event, Preview):
+                            folder.preview(event)
                         yield event
                     state.validated = state.step
                     if score is not None and score > state.best_score:

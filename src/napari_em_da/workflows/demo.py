@@ -131,7 +131,7 @@ def make_data(folder: Path, seed: int) -> None:
 
 
 def draw(folder: Path, scores: dict[str, Any]) -> None:
-    """Save ``demo.png`` (both microscopes, overlays, training curves) and ``curves.png``."""
+    """Save ``demo.png`` (both microscopes, overlays, training curves, scores)."""
     import cv2
     from matplotlib.figure import Figure
 

@@ -89,7 +89,11 @@ def make_plan(config: TrainConfig) -> Plan:
     if problem:
         raise ConfigError(f"sampling.patch_px does not fit {config.network.name!r}: {problem}.")
     pixel_nm = training_pixel(config, source, target, notices)
-    for volume in (*(s.image for s in source), *target):
+    for item, volume in zip((*config.source, *config.target), (*(s.image for s in source), *target), strict=True):
+        if volume.voxel_nm is not None:
+            size = ", ".join(f"{v:g}" for v in volume.voxel_nm)
+            origin = "as given" if item.voxel_nm else "from the file"
+            notices.append(f"{item.image.name}: voxel size {size} nm ({origin}).")
         _ = volume.intensity  # NaN and constant volumes stop here
     return Plan(config, source, target, method, network, info, pixel_nm, device, dtype, tuple(notices))
 
