@@ -27,7 +27,7 @@ LAYERS = (
     ("device", "models", "losses", "augment", "sampling"),
     ("methods", "training", "inference"),
     ("workflows", "experiments"),
-    ("cli", "demo", "info", "layers", "_napari", "__main__"),
+    ("cli", "info", "layers", "_napari"),
 )
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 # A volume opens and saves itself; it finds the readers and writers by name, when it is asked to.

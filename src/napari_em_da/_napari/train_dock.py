@@ -191,7 +191,7 @@ class TrainDock(Dock):
         active = self.viewer.layers.selection.active
         place = beside(self.image.layer) if self.image.layer is not None else {}
         look = {**place, "name": name, "metadata": {"preview": True}}
-        self.viewer.add_layer(Layer.create(data, look, "image" if event.kind == "rgb" else event.kind))
+        self.viewer.add_layer(Layer.create(data, look, event.kind))
         self.viewer.layers.selection.active = active
 
     def _finished(self, result: Any) -> None:

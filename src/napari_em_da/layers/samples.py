@@ -76,8 +76,9 @@ def demo_layers(folder: Path | str) -> list[LayerData]:
 
 def open_demo(folder: Path | str, *, block: bool = True) -> Any:
     """Open a viewer with the volumes of a demo folder and, if ``block``, run napari until it is closed."""
-    import napari
     from napari.layers import Layer
+
+    import napari
 
     layers = demo_layers(folder)
     viewer = napari.Viewer(title="napari-em-da demo")

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from napari_em_da.catalog import Catalog
+from napari_em_da.cli.output import display_found, fail, finish
+from napari_em_da.cli.values import (
+    Classes,
+    Json,
+    MethodName,
+    NetworkName,
+    Settings,
+    Voxel,
+    WeightName,
+    options,
+    read_yaml,
+)
 from napari_em_da.config import (
     AdaptConfig,
     AdaptTrainingConfig,
@@ -32,11 +41,6 @@ from napari_em_da.config import (
     parse,
 )
 from napari_em_da.errors import ConfigError, DataError, EmDaError, JobFailed, ResourceError
-from napari_em_da.jobs import Job
-from napari_em_da.jobs import run as run_job
-from napari_em_da.methods import METHODS
-from napari_em_da.models import MODELS
-from napari_em_da.weights import WEIGHTS
 
 EXIT_CODES = {ConfigError: 2, DataError: 3, ResourceError: 4, JobFailed: 5}
 EXIT_CANCELLED = 130
@@ -45,66 +49,8 @@ app = App(
     name="napari-em-da",
     help="Segment electron microscopy volumes and adapt to new microscopes.",
     help_format="plaintext",
+    default_parameter=Parameter(negative_iterable=""),
 )
-
-
-def voxel_size(type_: Any, tokens: Sequence[Any]) -> tuple[float, float, float]:
-    """Parse ``5,5,5``."""
-    text = tokens[0].value
-    try:
-        z, y, x = (float(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(
-            f"Voxel size {text!r} is not three numbers z,y,x in nanometres, such as 50,4.6,4.6."
-        ) from None
-    return z, y, x
-
-
-def class_map(type_: Any, tokens: Sequence[Any]) -> dict[str, tuple[int, ...]]:
-    """Parse ``mito=2,boundary=1+4``."""
-    found: dict[str, tuple[int, ...]] = {}
-    for part in (p for token in tokens for p in token.value.split(",")):
-        name, _, values = part.partition("=")
-        try:
-            found[name] = tuple(int(v) for v in values.split("+"))
-        except ValueError:
-            raise ConfigError(f"Class {part!r} is not name=value, such as mito=2 or membrane=1+4.") from None
-    return found
-
-
-def options(settings: Sequence[str] | None) -> dict[str, Any]:
-    """Parse ``name=value`` options; values are YAML (numbers, true, text)."""
-    import yaml
-
-    found = {}
-    for text in settings or ():
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"Option {text!r} is not name=value, such as lambda_adv=0.01.")
-        found[name] = yaml.safe_load(value)
-    return found
-
-
-Voxel = Annotated[tuple[float, float, float] | None, Parameter(converter=voxel_size, n_tokens=1, negative="")]
-Classes = Annotated[dict[str, tuple[int, ...]] | None, Parameter(converter=class_map, n_tokens=1, accepts_keys=False)]
-Settings = Annotated[list[str] | None, Parameter(negative="")]
-Json = Annotated[bool, Parameter(name="--json", negative="")]
-
-
-def choice(catalog: Catalog[Any]) -> Any:
-    """Return the type of an option whose choices are a catalog, each with the first line of its docstring."""
-    lines = [f"{name}: {catalog.summary(name)}" for name in catalog]
-    return Annotated[Literal[catalog.names()], Parameter(help=" | ".join(lines))]
-
-
-if TYPE_CHECKING:
-    MethodName: TypeAlias = str
-    NetworkName: TypeAlias = str
-    WeightName: TypeAlias = str
-else:
-    MethodName, NetworkName, WeightName = choice(METHODS), choice(MODELS), choice(WEIGHTS)
-PLAIN = Parameter(negative_iterable="")
-app.default_parameter = PLAIN
 
 
 @app.command
@@ -456,52 +402,6 @@ def demo(*, out: Path = Path("runs/demo"), gui: bool | None = None, seed: int = 
         open_demo(out)
 
 
-def display_found() -> bool:
-    """Return whether a window can open: a display, and napari with a Qt binding."""
-    import importlib.util
-    import os
-
-    has_screen = sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-    bindings = ("PyQt6", "PySide6", "PyQt5", "PySide2")
-    return has_screen and all(
-        (importlib.util.find_spec("napari"), any(importlib.util.find_spec(name) for name in bindings))
-    )
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a mapping from YAML."""
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"Cannot read {path}: {error}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds no options; it needs 'name: value' lines.")
-    return values
-
-
-def finish(job: Job, as_json: bool) -> None:
-    """Drive a job, with a status line, and print its result."""
-    result = run_job(job, progress=not as_json)
-    plain = asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
-    if as_json:
-        print(json.dumps(plain, indent=2, default=str))
-        return
-    for key, value in flatten(plain).items():
-        print(f"{key}: {f'{value:.4f}' if isinstance(value, float) else value}")
-
-
-def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested dictionaries as ``a.b`` keys."""
-    if not isinstance(values, dict):
-        return {prefix or "result": values}
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
@@ -524,13 +424,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return fail("Cancelled. A training run goes on with: napari-em-da train --resume RUN", EXIT_CANCELLED)
     return 0
-
-
-def fail(text: str, code: int) -> int:
-    """Print an error and return its code."""
-    print(f"error: {text}", file=sys.stderr)
-    return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,50 @@
+"""What the command line prints: results as text or JSON, errors, and whether a window can open."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+from napari_em_da.jobs import Job
+from napari_em_da.jobs import run as run_job
+
+
+def finish(job: Job, as_json: bool) -> None:
+    """Drive a job, with a status line, and print its result."""
+    result = run_job(job, progress=not as_json)
+    plain = asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
+    if as_json:
+        print(json.dumps(plain, indent=2, default=str))
+        return
+    for key, value in flatten(plain).items():
+        print(f"{key}: {f'{value:.4f}' if isinstance(value, float) else value}")
+
+
+def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested dictionaries as ``a.b`` keys."""
+    if not isinstance(values, dict):
+        return {prefix or "result": values}
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def display_found() -> bool:
+    """Return whether a window can open: a display, and napari with a Qt binding."""
+    import importlib.util
+    import os
+
+    has_screen = sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    bindings = ("PyQt6", "PySide6", "PyQt5", "PySide2")
+    return has_screen and all(
+        (importlib.util.find_spec("napari"), any(importlib.util.find_spec(name) for name in bindings))
+    )
+
+
+def fail(text: str, code: int) -> int:
+    """Print an error and return its code."""
+    print(f"error: {text}", file=sys.stderr)
+    return code

@@ -1,0 +1,85 @@
+"""What the command line accepts: voxel sizes, classes, name=value options, and choices made from the catalogs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+from cyclopts import Parameter
+
+from napari_em_da.catalog import Catalog
+from napari_em_da.errors import ConfigError
+from napari_em_da.methods import METHODS
+from napari_em_da.models import MODELS
+from napari_em_da.weights import WEIGHTS
+
+
+def voxel_size(type_: Any, tokens: Sequence[Any]) -> tuple[float, float, float]:
+    """Parse ``5,5,5``."""
+    text = tokens[0].value
+    try:
+        z, y, x = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(
+            f"Voxel size {text!r} is not three numbers z,y,x in nanometres, such as 50,4.6,4.6."
+        ) from None
+    return z, y, x
+
+
+def class_map(type_: Any, tokens: Sequence[Any]) -> dict[str, tuple[int, ...]]:
+    """Parse ``mito=2,boundary=1+4``."""
+    found: dict[str, tuple[int, ...]] = {}
+    for part in (p for token in tokens for p in token.value.split(",")):
+        name, _, values = part.partition("=")
+        try:
+            found[name] = tuple(int(v) for v in values.split("+"))
+        except ValueError:
+            raise ConfigError(f"Class {part!r} is not name=value, such as mito=2 or membrane=1+4.") from None
+    return found
+
+
+def options(settings: Sequence[str] | None) -> dict[str, Any]:
+    """Parse ``name=value`` options; values are YAML (numbers, true, text)."""
+    import yaml
+
+    found = {}
+    for text in settings or ():
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"Option {text!r} is not name=value, such as lambda_adv=0.01.")
+        found[name] = yaml.safe_load(value)
+    return found
+
+
+Voxel = Annotated[tuple[float, float, float] | None, Parameter(converter=voxel_size, n_tokens=1, negative="")]
+Classes = Annotated[dict[str, tuple[int, ...]] | None, Parameter(converter=class_map, n_tokens=1, accepts_keys=False)]
+Settings = Annotated[list[str] | None, Parameter(negative="")]
+Json = Annotated[bool, Parameter(name="--json", negative="")]
+
+
+def choice(catalog: Catalog[Any]) -> Any:
+    """Return the type of an option whose choices are a catalog, each with the first line of its docstring."""
+    lines = [f"{name}: {catalog.summary(name)}" for name in catalog]
+    return Annotated[Literal[catalog.names()], Parameter(help=" | ".join(lines))]
+
+
+if TYPE_CHECKING:
+    MethodName: TypeAlias = str
+    NetworkName: TypeAlias = str
+    WeightName: TypeAlias = str
+else:
+    MethodName, NetworkName, WeightName = choice(METHODS), choice(MODELS), choice(WEIGHTS)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a mapping from YAML."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"Cannot read {path}: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds no options; it needs 'name: value' lines.")
+    return values
