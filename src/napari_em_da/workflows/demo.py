@@ -30,7 +30,7 @@ from napari_em_da.jobs import Job, forward
 from napari_em_da.training.checkpoint import write_text
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.volume import Volume
-from napari_em_da.workflows.adapt import adapt
+from napari_em_da.workflows.adapt import expand
 from napari_em_da.workflows.evaluate import EvaluateResult, evaluate
 from napari_em_da.workflows.segment import segment
 from napari_em_da.workflows.train import full, train
@@ -59,26 +59,30 @@ def demo(out: Path, *, seed: int = 0) -> Job:
     The labels of B are read by the scoring and by the supervised bound alone, which is trained on another part of B
     than the one that is scored.
 
+    A stopped demo goes on in the same folder; a finished one is reported again.
+
     Raises
     ------
     ConfigError
-        If ``out`` exists and is not empty.
+        If ``out`` holds something else.
     """
     started = time.perf_counter()
     folder = full(out)
-    if folder.exists() and any(folder.iterdir()):
-        raise ConfigError(f"{folder} exists already; choose another folder with --out, or delete it first.")
-    folder.mkdir(parents=True, exist_ok=True)
+    scores: dict[str, Any] = {}
+    if claim(folder, seed):
+        scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+        yield Notice(f"The demo in {folder} is finished; delete that folder to run it again.")
+        yield Finished(DemoResult(folder, scores))
+        return
     yield Notice(f"Making two phantom volumes, {SHAPE[0]} sections each, in {folder}.")
     make_data(folder, seed)
     training = TRAINING.model_copy(update={"seed": seed})
     source = LabelledConfig(image=folder / "A.tif", labels=folder / "A-labels.tif")
-    yield Notice("1/3 Training on microscope A with its labels.")
     base = TrainConfig(
         run=folder / "source", source=(source,), classes=CLASSES, network=NETWORK, sampling=SAMPLING, training=training
     )
-    yield from forward(train(base))
-    yield Notice("2/3 Adapting to microscope B without labels.")
+    yield Notice("1/3 Training on microscope A with its labels.")
+    yield from stage(base)
     adaptation = AdaptConfig(
         run=folder / "source",
         target=(ImageConfig(image=folder / "B-train.tif"),),
@@ -87,15 +91,17 @@ def demo(out: Path, *, seed: int = 0) -> Job:
         augment=AugmentConfig(match_target=1.0),
         training=ADAPTATION.model_copy(update={"seed": seed}),
     )
-    yield from forward(adapt(adaptation))
-    yield Notice("3/3 The bound: training on microscope B with its labels.")
+    yield Notice("2/3 Adapting to microscope B without labels.")
+    yield from stage(expand(adaptation))
     bound = LabelledConfig(image=folder / "B-train.tif", labels=folder / "B-train-labels.tif")
-    yield from forward(train(base.model_copy(update={"run": folder / "supervised", "source": (bound,)})))
+    yield Notice("3/3 The bound: training on microscope B with its labels.")
+    yield from stage(base.model_copy(update={"run": folder / "supervised", "source": (bound,)}))
 
-    scores: dict[str, Any] = {}
     for name, run in (("source_only", "source"), ("adapted", "adapted"), ("target_supervised", "supervised")):
         output = folder / f"B-{name}.tif"
-        yield from forward(segment(SegmentConfig(image=folder / "B.tif", run=folder / run, output=output)))
+        yield from forward(
+            segment(SegmentConfig(image=folder / "B.tif", run=folder / run, output=output, overwrite=True))
+        )
         result: EvaluateResult = yield from forward(
             evaluate(
                 EvaluateConfig(
@@ -116,18 +122,38 @@ def demo(out: Path, *, seed: int = 0) -> Job:
     yield Finished(DemoResult(folder, scores))
 
 
+def claim(folder: Path, seed: int) -> bool:
+    """Make the folder, or take an unfinished demo of the same seed; return whether the demo there is finished."""
+    marker = folder / "demo.json"
+    if marker.is_file() and json.loads(marker.read_text(encoding="utf-8")) == {"seed": seed}:
+        return (folder / "scores.json").is_file()
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} exists already; choose another folder with --out, or delete it first.")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(marker, json.dumps({"seed": seed}) + "\n")
+    return False
+
+
+def stage(config: TrainConfig) -> Job:
+    """Train, go on with a stopped training, or keep a finished one."""
+    folder = RunFolder(config.run)
+    started = (config.run / "config.yaml").is_file()
+    if not (started and folder.info().get("finished")):
+        yield from forward(train(config, resume=started))
+
+
 def make_data(folder: Path, seed: int) -> None:
     """Write A with labels, and B in two parts: the first two thirds of x to train on, the rest to score."""
     from napari_em_da.synthetic import phantom_pair
 
     a, b = phantom_pair(SHAPE, seed, domains=("fibsem", "sbem"))
-    a.image.save(folder / "A.tif")
-    a.labels.save(folder / "A-labels.tif")
+    a.image.save(folder / "A.tif", overwrite=True)
+    a.labels.save(folder / "A-labels.tif", overwrite=True)
     cut = SHAPE[2] * 2 // 3
     for name, part in (("B-train", slice(0, cut)), ("B", slice(cut, None))):
         for volume, ending in ((b.image, ""), (b.labels, "-labels")):
             piece = Volume(volume.data[:, :, part], volume.voxel_nm, name)
-            piece.save(folder / f"{name}{ending}.tif")
+            piece.save(folder / f"{name}{ending}.tif", overwrite=True)
 
 
 def draw(folder: Path, scores: dict[str, Any]) -> None:
