@@ -93,8 +93,11 @@ class AugmentConfig(Config):
     piecewise_affine: Fraction = Field(0.0, description="Probability of a random piecewise affine deformation")
     piecewise_affine_strength: Range = Field((0.01, 0.05), description="Node displacement, fraction of the window")
     elastic: Fraction = Field(0.0, description="Probability of an elastic deformation")
+    elastic_kind: Literal["smoothed", "coarse"] = Field(
+        "smoothed", description="Smoothed noise (Guay), or a normal 3x3 grid (the original U-Net; amplitude 10)"
+    )
     elastic_px: NonNegative = Field(20.0, description="Amplitude of the elastic deformation")
-    elastic_spacing_px: Positive = Field(40.0, description="Node spacing of the elastic deformation")
+    elastic_spacing_px: Positive = Field(40.0, description="Node spacing of the smoothed noise")
     photometric: Fraction = Field(0.5, description="Probability of each intensity change, per section")
     brightness: NonNegative = Field(0.12, description="Shift, fraction of the robust range")
     contrast: Range = Field((0.8, 1.2), description="Gain around the volume's mean")

@@ -144,3 +144,13 @@ def test_label_set_never_grows() -> None:
     for _ in range(10):
         window = Window(SHAPE, (1, 40, 40), (3.0, 25.0, 30.0), random_deformation(augment, (1, 40, 40), rng))
         assert set(np.unique(window.labels(labels[window.box], 255))) <= {0, 3, 5, 255}
+
+
+def test_elastic_kind_chooses_the_grid_of_the_original_u_net() -> None:
+    from napari_em_da.augment.elastic import coarse_displacement
+
+    still = AugmentConfig(flip=False, rotate90=False, scale=(1, 1), elastic=1, elastic_kind="coarse", elastic_px=10)
+    drawn = random_deformation(still, (1, 64, 80), np.random.default_rng(5))
+    rng = np.random.default_rng(5)
+    rng.random(2)  # the two coins: piecewise affine, elastic
+    np.testing.assert_array_equal(drawn.displacement, coarse_displacement((64, 80), rng, 10))

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from napari_em_da.augment.elastic import elastic_displacement
+from napari_em_da.augment.elastic import coarse_displacement, elastic_displacement
 from napari_em_da.augment.piecewise_affine import piecewise_affine_displacement
 from napari_em_da.config import AugmentConfig
 
@@ -70,7 +70,10 @@ def random_deformation(augment: AugmentConfig, size: Sequence[int], rng: np.rand
     if rng.random() < augment.piecewise_affine:
         fields.append(piecewise_affine_displacement(plane, rng.uniform(*augment.piecewise_affine_strength), rng))
     if rng.random() < augment.elastic:
-        fields.append(elastic_displacement(plane, rng, augment.elastic_px, augment.elastic_spacing_px))
+        if augment.elastic_kind == "coarse":
+            fields.append(coarse_displacement(plane, rng, augment.elastic_px))
+        else:
+            fields.append(elastic_displacement(plane, rng, augment.elastic_px, augment.elastic_spacing_px))
     flip_z = augment.flip and size[0] > 1 and rng.random() < 0.5
     return Deformation(matrix, sum(fields[1:], fields[0]) if fields else None, bool(flip_z))
 
