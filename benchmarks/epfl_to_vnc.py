@@ -32,7 +32,7 @@ from napari_em_da.volume import Volume
 
 VNC = DATA / "vnc_sstem"
 VOXEL = (50.0, 4.6, 4.6)
-PIXEL_NM = 10.0
+PIXEL_NM = 7.5
 
 
 def split(work: Path) -> None:
@@ -82,8 +82,9 @@ def main() -> None:
             target=(target,),
             out=work / "adversarial",
             method=MethodConfig(name="adversarial"),
+            augment=AugmentConfig(match_target=0.5),
             sampling=sampling,
-            training=AdaptTrainingConfig(steps=arguments.steps, validate_every=100),
+            training=AdaptTrainingConfig(steps=arguments.steps, validate_every=100, ema=0.98),
         )
         em.run(em.adapt(adaptation), progress=True)
     if not (work / "supervised").exists():

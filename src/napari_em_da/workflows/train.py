@@ -74,7 +74,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Job:
     folder.update_info(describe(plan))
     for text in plan.notices:
         yield Notice(text)
-    samplers, validation = yield from prepare(plan)
+    samplers, validation = yield from prepare(plan, folder)
     method = make_method(plan)
     if plan.target and not resume:
         # the source model itself is the first candidate: a run that never passes its guards keeps it
@@ -195,7 +195,7 @@ def describe(plan: Plan) -> dict[str, Any]:
     }
 
 
-def prepare(plan: Plan) -> Generator[Event, None, tuple[dict[str, Sampler], Validation]]:
+def prepare(plan: Plan, folder: RunFolder) -> Generator[Event, None, tuple[dict[str, Sampler], Validation]]:
     """Load labels, compute weight maps and build the samplers; returns (samplers, validation)."""
     config, s = plan.config, plan.config.sampling
     match = plan.target[0].intensity if plan.target and config.augment.match_target else None
@@ -244,7 +244,7 @@ def prepare(plan: Plan) -> Generator[Event, None, tuple[dict[str, Sampler], Vali
         )
     held = sampler(held_out, "validation", **still).grid(s.validation_patches) if held_out else []
     seen = sampler(targets, "target-preview", **still).grid(s.validation_patches) if targets else []
-    return samplers, Validation(plan, held, seen)
+    return samplers, Validation(plan, folder, held, seen)
 
 
 def labelled(part: Source) -> bool:

@@ -11,6 +11,7 @@ from napari_em_da.events import Event, Metric, Preview
 from napari_em_da.methods._base import Method
 from napari_em_da.metrics.overlap import confusion_matrix
 from napari_em_da.sampling import Sample
+from napari_em_da.training.folder import RunFolder
 from napari_em_da.workflows.plan import Plan
 
 FOREGROUND_BOUNDS = (0.25, 4.0)  # of the source's foreground share (D.11)
@@ -25,11 +26,11 @@ class Validation:
     and the target's predicted foreground within a factor of 4 of the source's. No target label is ever at hand here.
     """
 
-    def __init__(self, plan: Plan, held_out: list[Sample], target: list[Sample]) -> None:
+    def __init__(self, plan: Plan, folder: RunFolder, held_out: list[Sample], target: list[Sample]) -> None:
         self.plan = plan
+        self.folder = folder
         self.held_out = held_out
         self.target = target
-        self.best_source = 0.0
 
     def __call__(self, method: Method, step: int) -> Iterator[Event]:
         """Yield previews and one Metric."""
@@ -63,11 +64,10 @@ class Validation:
         share = counts[1:].sum() / max(1, counts.sum())
         prior = matrix[1:].sum() / max(1, matrix.sum())  # rows are the annotation
         score = values.get("val/iou", 1.0)
-        self.best_source = max(self.best_source, score)
+        # from the log and not from memory, so that a resumed run judges as an unstopped one does
+        best = max([score, *(line["val/iou"] for line in self.folder.metrics() if "val/iou" in line)])
         low, high = FOREGROUND_BOUNDS
-        passed = score >= SOURCE_SHARE * self.best_source and (
-            not self.held_out or low * prior <= share <= high * prior
-        )
+        passed = score >= SOURCE_SHARE * best and (not self.held_out or low * prior <= share <= high * prior)
         found = {"target/foreground": float(share), "source/foreground": float(prior), "guards": float(passed)}
         return {**found, "score": float(step)} if passed else found
 
