@@ -1,6 +1,6 @@
 """S0's claim on EPFL membranes: do entropy and distance weights beat fixed class ratios at the same budget?
 
-    python benchmarks/weight_maps_s0.py --work runs/s0-weights [--seeds 3] [--steps 400]
+    python benchmarks/weight_maps_s0.py --work runs/s0-weights [--seeds 3] [--steps 300]
 
 Six weightings of the cross-entropy, everything else equal, ``--seeds`` runs each; scored on sections of the test volume
 as Jaccard, precision and recall of the boundary class, once at the largest probability and once at the threshold that
@@ -56,7 +56,7 @@ def config(run: Path, weights: WeightConfig, seed: int, steps: int) -> TrainConf
         loss=LossConfig(overlap="none"),
         weights=weights.model_copy(update={"scale": "mean1"}) if weights.kind else weights,
         augment=AugmentConfig(scale=(0.9, 1.1)),
-        sampling=SamplingConfig(batch=8, balance=0.0, validation=0.1),
+        sampling=SamplingConfig(patch_px=(1, 128, 128), batch=8, balance=0.0, validation=0.1),
         training=TrainingConfig(steps=steps, seed=seed, validate_every=steps),
     )
 
@@ -101,7 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("runs/s0-weights"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=300)
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in WEIGHTS}

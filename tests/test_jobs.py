@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import os
 import pickle
+import signal
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,3 +130,37 @@ def test_previews_cross_a_process_border() -> None:
     got = pickle.loads(pickle.dumps(sent))
     assert (got.name, got.kind, got.step) == ("validation", "image", 4)
     np.testing.assert_array_equal(got.data, sent.data)
+
+
+def test_the_first_ctrl_c_waits_for_the_next_event_and_closes_the_job() -> None:
+    seen: list[Any] = []
+
+    def job() -> Generator[Event, None, None]:
+        try:
+            for step in range(5):
+                if step == 1:
+                    os.kill(os.getpid(), signal.SIGINT)  # in the middle of a step
+                seen.append(step)
+                yield Progress(step, 5, "steps")
+        finally:
+            seen.append("closed")
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run(job())
+    assert seen == [0, 1, "closed"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_second_ctrl_c_stops_at_once() -> None:
+    seen: list[int] = []
+
+    def job() -> Generator[Event, None, None]:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        seen.append(1)
+        yield Progress(1, 5, "steps")
+
+    with pytest.raises(KeyboardInterrupt):
+        run(job())
+    assert seen == []
