@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -229,6 +230,16 @@ def test_bad_options_stop_before_work_with_the_remedy(tiny: Path, tmp_path: Path
         with pytest.raises(kind, match=text):
             next(train(config(tiny, tmp_path / f"run{number}", **change)))
         assert not (tmp_path / f"run{number}").exists(), change
+
+
+def test_full_or_unusable_places_stop_before_work(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("a file, not a folder")
+    with pytest.raises(ConfigError, match="Cannot create the run folder"):
+        next(train(config(tiny, tmp_path / "file" / "run")))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=10, used=0, free=10))
+    with pytest.raises(ResourceError, match="need about .* MB.* 0 MB free; free some space"):
+        next(train(config(tiny, tmp_path / "run")))
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_existing_run_folder_is_never_overwritten(tiny: Path, tmp_path: Path) -> None:

@@ -66,9 +66,9 @@ def train(config: TrainConfig, *, resume: bool = False) -> Job:
     config = absolute(config)
     plan = make_plan(config)
     check_memory(plan)
+    check_disk(plan)
     folder = continue_run(config) if resume else RunFolder.create(config.run)
     started = time.perf_counter()
-    check_disk(plan, folder)
     if not resume:
         folder.write_config(config)
     folder.update_info(describe(plan))
@@ -168,13 +168,14 @@ def check_memory(plan: Plan) -> None:
         )
 
 
-def check_disk(plan: Plan, folder: RunFolder) -> None:
+def check_disk(plan: Plan) -> None:
     """Stop before work where the checkpoints (about six copies of the weights) would not fit on the disk."""
     need = 6 * 4 * sum(p.numel() for p in plan.network.parameters())
-    free = shutil.disk_usage(folder.path).free
+    run = plan.config.run
+    free = shutil.disk_usage(next(folder for folder in (run, *run.parents) if folder.exists())).free
     if need > free:
         raise ResourceError(
-            f"The checkpoints need about {need / 1e6:.0f} MB, but {folder.path} has {free / 1e6:.0f} MB free; "
+            f"The checkpoints need about {need / 1e6:.0f} MB, but {run} has {free / 1e6:.0f} MB free; "
             "free some space, or choose another run folder."
         )
 
