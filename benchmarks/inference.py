@@ -1,6 +1,6 @@
 """Segment 8 tiles of 256 x 256 with a U-Net of 32 features: plain float32 tile by tile, and this package's ways.
 
-    python benchmarks/inference.py [--rounds 5] [--threads N]
+    python benchmarks/inference.py [--rounds 5] [--threads N] [--run RUN]
 
 Variants run interleaved, so that a busy machine slows all of them; medians and their ratio to the plain loop go to
 benchmarks/results/inference.json. With one thread the CPU time tells what a quiet machine would need.
@@ -9,20 +9,22 @@ benchmarks/results/inference.json. With one thread the CPU time tells what a qui
 from __future__ import annotations
 
 import argparse
-import json
+import copy
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from _record import DATA, record
 from torch import nn
 
-from napari_em_da.device import choose_device, choose_precision, describe
+from napari_em_da.device import choose_device, choose_precision
 from napari_em_da.inference.network import Frozen
 from napari_em_da.models.unet import MODEL
-
-RESULTS = Path(__file__).parent / "results" / "inference.json"
+from napari_em_da.training.folder import RunFolder
+from napari_em_da.volume import Volume
+from napari_em_da.workflows.segment import resample
 
 
 def network() -> nn.Module:
@@ -45,16 +47,28 @@ def phantom() -> np.ndarray:
     return tiles[:, :, None]
 
 
+def trained(run: Path) -> tuple[nn.Module, np.ndarray]:
+    """Return a run's network and 8 tiles of the EPFL test sections at its pixel size."""
+    folder = RunFolder.open(run)
+    volume = Volume.open(DATA / "epfl_hippocampus" / "image_test.tif", voxel_nm=(5, 5, 5))
+    sections = resample(volume, 5 / folder.info()["pixel_nm"]).read()
+    image = volume.intensity.standardise(sections)
+    tiles = [image[z, y : y + 256, x : x + 256] for z in range(5) for y in (0, 128) for x in (0, 256)][:8]
+    return folder.network(), np.stack(tiles)[:, None, None]
+
+
 def main() -> None:
+    """Measure and record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--run", type=Path, help="a trained run and real sections instead of noise")
     arguments = parser.parse_args()
     rounds = arguments.rounds
     torch.set_num_threads(arguments.threads)
-    net, tiles = network(), phantom()
+    net, tiles = (network(), phantom()) if arguments.run is None else trained(arguments.run)
     device = choose_device("auto")
-    plain_net = network().to(device)
+    plain_net = copy.deepcopy(net).to(device)
 
     @torch.no_grad()
     def plain() -> np.ndarray:
@@ -92,8 +106,9 @@ def main() -> None:
         for name, (wall, cpu) in medians.items()
     }
     auto = "bf16" if choose_precision("auto", device) else "fp32"
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"machine": describe(), "auto": auto, "rounds": rounds, "variants": rows}, indent=2))
+    record(
+        "inference", {"auto": auto, "rounds": rounds, "network": arguments.run and arguments.run.name, "variants": rows}
+    )
     for name, row in rows.items():
         times = (
             f"{row['wall_s']:7.3f} s wall x{row['speedup_wall']:<5} {row['cpu_s']:7.3f} s cpu x{row['speedup_cpu']:<5}"
