@@ -106,9 +106,8 @@ def main() -> None:
         for name, (wall, cpu) in medians.items()
     }
     auto = "bf16" if choose_precision("auto", device) else "fp32"
-    record(
-        "inference", {"auto": auto, "rounds": rounds, "network": arguments.run and arguments.run.name, "variants": rows}
-    )
+    trained_on = None if arguments.run is None else "EPFL mitochondria"
+    record("inference", {"auto": auto, "rounds": rounds, "network": trained_on, "variants": rows})
     for name, row in rows.items():
         times = (
             f"{row['wall_s']:7.3f} s wall x{row['speedup_wall']:<5} {row['cpu_s']:7.3f} s cpu x{row['speedup_cpu']:<5}"
