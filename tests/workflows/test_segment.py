@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from napari_em_da.config import (
+    EvaluateConfig,
     LabelledConfig,
     NetworkConfig,
     SamplingConfig,
@@ -116,8 +117,6 @@ def test_bad_input_stops_before_work(tiny: Path, trained: Path, tmp_path: Path) 
 
 
 def test_evaluate_refuses_what_cannot_be_compared(tiny: Path, tmp_path: Path) -> None:
-    from napari_em_da.config import EvaluateConfig
-
     labels = Volume.open(tiny / "B-labels.tif")
     Volume.from_array(labels.read()[:3]).save(tmp_path / "short.tif")
     Volume.from_array(labels.read().astype(np.float32)).save(tmp_path / "float.tif")
@@ -133,3 +132,17 @@ def test_evaluate_refuses_what_cannot_be_compared(tiny: Path, tmp_path: Path) ->
             run(evaluate(EvaluateConfig(prediction=tmp_path / name, labels=truth)))
     perfect = run(evaluate(EvaluateConfig(prediction=good, labels=good)))
     assert perfect.scores["iou"] == 1.0
+
+
+def test_an_annotation_may_use_other_values_than_the_training_labels(tiny: Path, trained: Path, tmp_path: Path) -> None:
+    """The classes given are the annotation's; the prediction's own values stand in the file beside it."""
+    run(segment(job(tiny, trained, tmp_path / "s.tif")))
+    truth = Volume.open(tiny / "B-labels.tif").read()
+    Volume.from_array(np.array([0, 1, 7, 0], np.uint8)[truth]).save(tmp_path / "other.tif")  # mitochondria are 7 there
+    config = EvaluateConfig(prediction=tmp_path / "s.tif", labels=tmp_path / "other.tif", classes={"mito": (7,)})
+    found = Volume.open(tmp_path / "s.tif").read() == 2
+    expected = (found & (truth == 2)).sum() / (found | (truth == 2)).sum()
+    assert expected > 0
+    assert run(evaluate(config)).scores["iou"] == pytest.approx(expected)
+    with pytest.raises(ConfigError, match="Did you mean 'mito'"):
+        run(evaluate(config.model_copy(update={"classes": {"mitos": (7,)}})))

@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from napari_em_da.catalog import unknown
 from napari_em_da.config import EvaluateConfig
-from napari_em_da.errors import DataError
+from napari_em_da.errors import ConfigError, DataError
 from napari_em_da.events import Finished, Notice, Progress, Saved
 from napari_em_da.io import replacing
 from napari_em_da.jobs import Job
 from napari_em_da.metrics import check_names, evaluate_arrays
 from napari_em_da.volume import Volume
 from napari_em_da.workflows.plan import class_indices
+
+Classes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,8 @@ def evaluate(config: EvaluateConfig) -> Job:
 
     Notes
     -----
-    Which classes are compared: those given, else those that ``segment`` recorded beside its output, else every positive
-    value that occurs in either volume.
+    Which classes are compared: those given (with their values in the annotation), else those that ``segment`` recorded
+    beside its output, else every positive value that occurs in either volume.
 
     Raises
     ------
@@ -55,11 +58,12 @@ def evaluate(config: EvaluateConfig) -> Job:
             f"{config.image} has another shape than the labels {labels.shape}; give the image they belong to."
         )
     yield Progress(0, 2, "passes", "evaluating")
-    classes, where = which_classes(config, prediction, labels)
-    text = ", ".join(f"{name} = {'+'.join(map(str, values))}" for name, values in classes.items())
-    yield Notice(f"Comparing the classes {text} ({where}); everything else is background.")
+    classes, predicted, where = which_classes(config, prediction, labels)
+    yield Notice(f"Comparing {describe(classes)} ({where}); everything else is background.")
+    if predicted != classes:
+        yield Notice(f"In the prediction these are {describe(predicted)} (from {sidecar(config.prediction).name}).")
     yield Progress(1, 2, "passes", "evaluating")
-    found = class_indices(prediction, classes, None)
+    found = class_indices(prediction, predicted, None)
     truth = class_indices(labels, classes, config.ignore_label)
     indices = {name: i for i, name in enumerate(classes, start=1)}
     scores = evaluate_arrays(found, truth, list(config.metrics), classes=indices)
@@ -70,14 +74,29 @@ def evaluate(config: EvaluateConfig) -> Job:
     yield Finished(EvaluateResult(scores, classes))
 
 
-def which_classes(config: EvaluateConfig, prediction: Volume, labels: Volume) -> tuple[dict[str, tuple[int, ...]], str]:
-    """Return the classes to compare and where they come from."""
-    if config.classes is not None:
-        return config.classes, "as given"
+def describe(classes: Classes) -> str:
+    """Return classes as ``mito = 2, membrane = 1+4``."""
+    return ", ".join(f"{name} = {'+'.join(map(str, values))}" for name, values in classes.items())
+
+
+def which_classes(config: EvaluateConfig, prediction: Volume, labels: Volume) -> tuple[Classes, Classes, str]:
+    """Return the classes with their values in the annotation and in the prediction, and where they come from.
+
+    The prediction may have been made by a network that learned from labels with other values; then the file that
+    ``segment`` wrote beside it says which value each class has there.
+    """
     recorded = sidecar(config.prediction)
+    predicted: Classes = {}
     if recorded.is_file():
         saved = json.loads(recorded.read_text(encoding="utf-8"))["classes"]
-        return {name: tuple(values) for name, values in saved.items()}, f"from {recorded.name}"
+        predicted = {name: tuple(values) for name, values in saved.items()}
+    if config.classes is not None:
+        for name in config.classes if predicted else ():
+            if name not in predicted:
+                raise ConfigError(unknown(f"class of {config.prediction.name}", name, tuple(predicted)))
+        return config.classes, {n: predicted.get(n, values) for n, values in config.classes.items()}, "as given"
+    if predicted:
+        return predicted, predicted, f"from {recorded.name}"
     values: set[int] = set()
     for volume in (prediction, labels):
         for block in volume.data.to_delayed().ravel():
@@ -89,7 +108,8 @@ def which_classes(config: EvaluateConfig, prediction: Volume, labels: Volume) ->
         raise DataError(
             f"The volumes hold {len(values)} label values, as instances do; name the classes with --classes."
         )
-    return {str(v): (v,) for v in sorted(values)}, "values that occur"
+    classes: Classes = {str(v): (v,) for v in sorted(values)}
+    return classes, classes, "values that occur"
 
 
 def sidecar(output: Path) -> Path:
