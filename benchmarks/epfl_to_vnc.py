@@ -19,6 +19,7 @@ from napari_em_da.config import (
     AdaptConfig,
     AdaptTrainingConfig,
     AugmentConfig,
+    EvaluateConfig,
     ImageConfig,
     LabelledConfig,
     MethodConfig,
@@ -56,9 +57,8 @@ def score(run: Path, work: Path, name: str) -> dict[str, Any]:
             image=work / "image-test.tif", run=run, output=output, checkpoint=checkpoint, overwrite=True
         )
         em.run(em.segment(job))
-        labels = Volume.open(work / "labels-test.tif").read() == 3  # the annotation's value; the source's is 2
-        mask = Volume.open(output).read() == RunFolder(run).info()["classes"]["mito"][0]
-        scores = em.evaluate_arrays(mask.astype("uint8"), labels.astype("uint8"), ["iou", "dice"], classes={"mito": 1})
+        job = EvaluateConfig(prediction=output, labels=work / "labels-test.tif", classes={"mito": (3,)})
+        scores = em.run(em.evaluate(job)).scores
         found[checkpoint] = {key: round(scores[key], 4) for key in ("iou", "dice")}
     minutes = RunFolder(run).info()["result"]["seconds"] / 60
     return {**found, "minutes": round(minutes, 1)}
