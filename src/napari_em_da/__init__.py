@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 # OpenMP threads that spin while they wait slow training up to tenfold as soon as something else wants a core, a viewer
-# for example; sleeping ones cost a few percent. It counts only where torch is not loaded yet.
+# for example; sleeping ones cost about a tenth. It counts only where torch is not loaded yet.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:

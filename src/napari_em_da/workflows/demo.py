@@ -56,6 +56,7 @@ class DemoResult:
 def demo(out: Path, *, seed: int = 0) -> Job:
     """Run the demo into ``out`` and yield events; Finished carries a DemoResult.
 
+    B's look, and the adversary's default, were chosen on phantoms with their labels at hand; the run itself has none.
     The labels of B are read by the scoring and by the supervised bound alone, which is trained on another part of B
     than the one that is scored.
 
