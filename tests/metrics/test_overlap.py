@@ -131,3 +131,9 @@ def test_errors_name_the_remedy(error: type[Exception], message: str, arguments:
 def test_each_score_has_help() -> None:
     assert set(ALL) <= set(score_names())
     assert all(text.strip() for text in score_names().values())
+
+
+def test_a_mask_counts_even_on_a_single_voxel() -> None:
+    one = np.ones((1, 1, 1), np.uint8)
+    assert confusion_matrix(one, one, [1], mask=one == 0).sum() == 0
+    assert confusion_matrix(one, one, [1], mask=one == 1).sum() == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,11 @@ class ZarrWriter:
 
     def write(self, volume: Volume, path: Path) -> None:
         """Write slab by slab; 16 sections are in memory at a time."""
+        for _ in self.steps(volume, path):
+            pass
+
+    def steps(self, volume: Volume, path: Path) -> Iterator[int]:
+        """Write slab by slab, and yield how many sections are written after each."""
         import zarr
 
         chunks = tuple(min(c, n) for c, n in zip(CHUNK, volume.shape, strict=False)) + volume.shape[3:]
@@ -70,6 +76,7 @@ class ZarrWriter:
         for z in range(0, volume.shape[0], chunks[0]):
             slab = (slice(z, min(z + chunks[0], volume.shape[0])),)
             array[slab] = volume.read(slab)
+            yield slab[0].stop
 
 
 READER = ZarrReader()

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from napari_em_da.catalog import Catalog, unknown
+from napari_em_da.config import ScoringConfig, parse
 from napari_em_da.errors import ConfigError, DataError
-from napari_em_da.metrics._base import Empty, Family, Kind, Pair
+from napari_em_da.metrics._base import Empty, Family, Ignore, Kind, Pair, Undefined
 
 _PICTURES = ("overlay",)  # in this package, but no scores
 
@@ -23,15 +24,57 @@ def families() -> dict[str, Family]:
 
 def score_names() -> dict[str, str]:
     """Return the names of all scores, each with one line of help."""
-    return {name: text for family in families().values() for name, text in family.scores.items()}
+    return {
+        name: text.strip().splitlines()[0] for family in families().values() for name, text in family.scores.items()
+    }
 
 
-def check_names(metrics: Sequence[str]) -> None:
-    """Raise a ConfigError with the nearest name for the first metric that does not exist."""
-    known = sorted(score_names())
+def check_names(metrics: Sequence[str]) -> tuple[str, ...]:
+    """Return the scores that are meant, in order and once each; the name of a family stands for all of its scores.
+
+    Raises
+    ------
+    ConfigError
+        With the nearest name for the first one that does not exist.
+    """
+    available = families()
+    scores = [score for family in available.values() for score in family.scores]
+    found: list[str] = []
     for name in metrics:
-        if name not in known:
-            raise ConfigError(unknown("metric", name, known))
+        if name in scores:
+            found.append(name)
+        elif name in available:
+            found.extend(available[name].scores)
+        else:
+            raise ConfigError(unknown("metric", name, sorted({*scores, *available})))
+    return tuple(dict.fromkeys(found))
+
+
+def lower_is_better(name: str) -> bool:
+    """Return True for errors and distances, False for scores; every docstring says which."""
+    home = next(family for family in families().values() if name in family.scores)
+    return "lower is better" in home.scores[name].lower()
+
+
+class Scores(dict[str, float]):
+    """Flat scores; NaN where one is undefined.
+
+    Attributes
+    ----------
+    undefined : dict of score name to the reason why it has no value
+    warnings : list of sentences that the user should read
+    """
+
+    def __init__(self, scores: Mapping[str, float | Undefined], warnings: Sequence[str] = ()) -> None:
+        super().__init__({k: float("nan") if isinstance(v, Undefined) else float(v) for k, v in scores.items()})
+        self.undefined = {name: str(value) for name, value in scores.items() if isinstance(value, Undefined)}
+        self.warnings = list(warnings)
+
+    def add(self, others: Scores) -> None:
+        """Take over more scores, with their reasons and warnings."""
+        self.update(others)
+        self.undefined |= others.undefined
+        self.warnings += others.warnings
 
 
 def evaluate_arrays(
@@ -40,36 +83,41 @@ def evaluate_arrays(
     metrics: Sequence[str] = ("iou", "dice", "precision", "recall"),
     *,
     classes: Mapping[str, int] | None = None,
-    ignore_index: int | None = 255,
+    ignore_index: Ignore = "auto",
     mask: Any = None,
     spacing: tuple[float, ...] | None = None,
     kind: Kind | None = None,
     empty: Empty = "nan",
-) -> dict[str, float]:
+    **scoring: Any,
+) -> Scores:
     """Score a prediction against annotated labels, streamed over blocks.
 
     Parameters
     ----------
     prediction, labels : numpy or dask arrays of one shape
+        Classes, instance ids, or (prediction only) the probability of the foreground.
     metrics : sequence of str
-        Names out of `score_names`.
+        Names out of `score_names`, or of `families`.
     classes : dict of class name to id, optional
         All other ids are background. By default every id that occurs is a class, and 0 is the background.
-    ignore_index : int or None
-        Annotated value whose voxels do not count.
+    ignore_index : int, None or "auto"
+        Annotated value whose voxels do not count; "auto" is 255 among classes and none among instance ids.
     mask : bool array of the same shape, optional
         Only True voxels count.
     spacing : (z, y, x), optional
-        Voxel size in nm, for scores that measure distances.
-    kind : {"membrane", "object"}, optional
-        What the foreground of a boundary task is, for scores of instances.
+        Voxel size in nm, for scores that measure distances; pixels by default.
+    kind : {"membrane", "object", "instances"}, optional
+        What the volumes hold, for scores of partitions: a boundary map where 1 is membrane, one where 1 is the
+        inside of objects, or ids. By default integers are ids.
     empty : {"nan", 0, 1}
         Score of a class that occurs in neither; "nan" leaves it out of means.
+    **scoring
+        Fields of `ScoringConfig`: ``thin``, ``average``, ``parity``, ``tolerance_nm``, …
 
     Returns
     -------
-    dict of str to float
-        Flat: ``{"iou": 0.81, "iou/mito": 0.81, "iou/background": 0.99, …}``.
+    Scores
+        Flat: ``{"iou": 0.81, "iou/mito": 0.81, "iou/background": 0.99, …}``; ``.undefined`` says why a score is NaN.
 
     Raises
     ------
@@ -78,21 +126,20 @@ def evaluate_arrays(
     DataError
         If the shapes differ, or the volumes are not what the metric scores.
     """
-    available = families()
-    home = {score: family for family in available.values() for score in family.scores}
-    check_names(metrics)
+    wanted = check_names(metrics)
     if empty not in ("nan", 0, 1):
         raise ConfigError(f"empty={empty!r} must be 'nan', 0 or 1.")
-    if kind not in (None, "membrane", "object"):
-        raise ConfigError(f"kind={kind!r} must be 'membrane' or 'object'.")
+    if kind not in (None, "membrane", "object", "instances"):
+        raise ConfigError(f"kind={kind!r} must be 'membrane', 'object' or 'instances'.")
     check_shapes(prediction, labels, mask)
-    pair = Pair(prediction, labels, classes, ignore_index, mask, spacing, kind, empty)
-    result: dict[str, float] = {}
-    for family in available.values():
-        wanted = tuple(dict.fromkeys(name for name in metrics if home[name] is family))
-        if wanted:
-            result |= family.compute(pair, wanted)
-    return result
+    options = parse(ScoringConfig, scoring)
+    pair = Pair(prediction, labels, classes, ignore_index, mask, spacing, kind, empty, options)
+    result: dict[str, float | Undefined] = {}
+    for family in families().values():
+        own = tuple(name for name in wanted if name in family.scores)
+        if own:
+            result |= family.compute(pair, own)
+    return Scores(result, pair.warnings)
 
 
 def check_shapes(prediction: Any, labels: Any, mask: Any = None) -> None:
@@ -112,4 +159,5 @@ def check_shapes(prediction: Any, labels: Any, mask: Any = None) -> None:
         raise DataError(f"The volumes are empty: their shape is {tuple(labels.shape)}.")
 
 
-__all__ = ["Family", "Pair", "check_shapes", "evaluate_arrays", "families", "score_names"]
+__all__ = ["Family", "Pair", "Scores", "Undefined", "check_names", "check_shapes", "evaluate_arrays", "families"]
+__all__ += ["score_names"]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_em_da.config import ScoringConfig
 from napari_em_da.errors import DataError
 
 Empty = Literal["nan"] | int
-Kind = Literal["membrane", "object"]
+Kind = Literal["membrane", "object", "instances"]
+Ignore = int | Literal["auto"] | None
 Region = tuple[slice, ...]
 BLOCK_VOXELS = 1 << 24
 
@@ -26,21 +28,31 @@ class Pair:
     ----------
     prediction, labels : numpy or dask arrays of one shape
     classes : class name to id, or None for every id that occurs
-    ignore_index : label value that is not annotated, or None
+    ignore_index : annotated value that does not count, None, or "auto": 255 among classes, none among instance ids
     mask : bool array of the same shape, or None; only True voxels count
     spacing : (z, y, x) voxel size in nm, or None
-    kind : what the foreground of a boundary task is, or None
+    kind : what the volumes hold, for scores of partitions: a boundary map with 1 = membrane or 1 = object, or ids
     empty : score of a class that occurs in neither volume: "nan" (left out of means), 0 or 1
+    scoring : how scores are computed
+    warnings : sentences for the user that a family adds while it computes
     """
 
     prediction: Any
     labels: Any
     classes: Mapping[str, int] | None = None
-    ignore_index: int | None = 255
+    ignore_index: Ignore = "auto"
     mask: Any = None
     spacing: tuple[float, ...] | None = None
     kind: Kind | None = None
     empty: Empty = "nan"
+    scoring: ScoringConfig = ScoringConfig()
+    warnings: list[str] = field(default_factory=list)
+
+    def ignored(self, *, ids: bool = False) -> int | None:
+        """Return the annotated value that does not count; 255 is an ordinary number among instance ids."""
+        if self.ignore_index == "auto":
+            return None if ids else 255
+        return self.ignore_index
 
     def require_labels(self) -> None:
         """Raise a DataError unless both volumes hold integers, as scores of classes need."""
@@ -58,12 +70,22 @@ class Family:
 
     Attributes
     ----------
-    scores : name to one line of help
+    scores : name to docstring
+        First line: what it is; then formula, range, which direction is better, and the source.
     compute : (pair, wanted names) to flat scores; ``name/class`` beside ``name`` where it is per class
+        A score without a value is an `Undefined` that says why.
+    ids : whether integers are instance ids rather than classes, unless ``kind`` says otherwise
     """
 
     scores: Mapping[str, str]
-    compute: Callable[[Pair, tuple[str, ...]], dict[str, float]]
+    compute: Callable[[Pair, tuple[str, ...]], dict[str, float | Undefined]]
+    ids: bool = False
+
+
+class Undefined(str):
+    """Why a score has no value; `evaluate_arrays` returns NaN there and keeps the reason."""
+
+    __slots__ = ()
 
 
 def regions(array: Any) -> Iterator[Region]:

@@ -6,15 +6,17 @@ over sections, on which rare classes come and go.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
+from napari_em_da.catalog import unknown
 from napari_em_da.errors import ConfigError, DataError
-from napari_em_da.metrics._base import Empty, Family, Pair, load, regions
+from napari_em_da.metrics._base import Empty, Family, Pair, Undefined, load, regions
 
 Matrix = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
@@ -46,7 +48,7 @@ def confusion_matrix(
     for position, value in enumerate(ids):
         table[value] = position
     matrix = np.zeros((count + 1, count + 1), np.int64)
-    everywhere = np.ones(1, np.bool_)
+    everywhere = np.empty(0, np.bool_)  # no mask
     for region in regions(labels):
         truth, guess = load(labels, region).ravel(), load(prediction, region).ravel()
         inside = everywhere if mask is None else load(mask, region).ravel().astype(np.bool_, copy=False)
@@ -70,7 +72,7 @@ def _count(truth, guess, inside, table, ignoring, ignored, matrix):  # type: ign
     """Add one block to ``matrix``; equal neighbours are counted as one run, which segmentations are made of."""
     other = matrix.shape[0] - 1
     known = table.shape[0]
-    masked = inside.shape[0] > 1
+    masked = inside.shape[0] > 0
     n = truth.shape[0]
     i = 0
     while i < n:
@@ -173,7 +175,7 @@ def _ratio(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64], empty: Emp
 _PER_CLASS = {"iou": iou, "dice": dice, "precision": precision, "recall": recall}
 
 
-def compute(pair: Pair, wanted: tuple[str, ...]) -> dict[str, float]:
+def compute(pair: Pair, wanted: tuple[str, ...]) -> dict[str, float | Undefined]:
     """Compute the wanted scores of a pair of label volumes.
 
     ``iou``, ``dice``, ``precision`` and ``recall`` are means over the foreground classes, with ``name/class``
@@ -190,21 +192,42 @@ def compute(pair: Pair, wanted: tuple[str, ...]) -> dict[str, float]:
     matrix, names = _named(pair) if pair.classes is not None else _found(pair)
     if not matrix.sum():
         raise DataError(
-            f"No voxel is annotated: each one is masked or has the ignored value {pair.ignore_index}; "
+            f"No voxel is annotated: each one is masked or has the ignored value {pair.ignored()}; "
             "check ignore_index and the mask."
         )
     foreground = [i for i, name in enumerate(names) if name != "background"]
-    result: dict[str, float] = {}
+    result: dict[str, float | Undefined] = {}
     for name in wanted:
         if name == "pixel_accuracy":
             result[name] = pixel_accuracy(matrix)
         elif name == "miou":
-            result[name] = mean_over(iou(matrix, pair.empty)[: len(names)])
+            scores = iou(matrix, pair.empty)[: len(names)]
+            result[name] = _defined(mean_over(scores), "no class")
+            for subset, members in pair.scoring.subsets.items():
+                value = mean_over(scores, [_position(member, names) for member in members])
+                result[f"miou/{subset}"] = _defined(value, f"no class of the subset {subset!r}")
         else:
             scores = _PER_CLASS[name](matrix, pair.empty)
-            result[name] = mean_over(scores, foreground)
-            result |= {f"{name}/{label}": float(score) for label, score in zip(names, scores, strict=False)}
+            result[name] = _defined(mean_over(scores, foreground), "no class but background")
+            for label, score in zip(names, scores, strict=False):
+                result[f"{name}/{label}"] = _defined(float(score), f"class {label!r}", _NEEDS[name])
     return result
+
+
+_NEEDS = {"precision": "is predicted", "recall": "is annotated"} | dict.fromkeys(("iou", "dice"), "occurs")
+
+
+def _defined(score: float, what: str, occurs: str = "with a score occurs") -> float | Undefined:
+    if not np.isnan(score):
+        return score
+    negated = f"{what} {occurs}" if what.startswith("no ") else f"{what}: no voxel of it {occurs}"
+    return Undefined(negated)
+
+
+def _position(name: str, names: Sequence[str]) -> int:
+    if name not in names:
+        raise ConfigError(unknown("class", name, tuple(names)))
+    return list(names).index(name)
 
 
 def _named(pair: Pair) -> tuple[Matrix, list[str]]:
@@ -215,24 +238,24 @@ def _named(pair: Pair) -> tuple[Matrix, list[str]]:
         raise ConfigError("classes is empty; name at least one, for example {'mitochondria': 1}, or leave it out.")
     if len(set(ids)) < len(ids) or min(ids) < 0:
         raise ConfigError(f"Class ids {ids} must be different and not negative.")
-    if pair.ignore_index in ids:
+    if pair.ignored() in ids:
         raise ConfigError(
-            f"Class id {pair.ignore_index} is also the ignored value; pass ignore_index=None, or another value."
+            f"Class id {pair.ignored()} is also the ignored value; pass ignore_index=None, or another value."
         )
-    matrix = confusion_matrix(pair.prediction, pair.labels, ids, ignore_index=pair.ignore_index, mask=pair.mask)
+    matrix = confusion_matrix(pair.prediction, pair.labels, ids, ignore_index=pair.ignored(), mask=pair.mask)
     return matrix, list(classes) if 0 in ids else [*classes, "background"]
 
 
 def _found(pair: Pair) -> tuple[Matrix, list[str]]:
     """Return the matrix of all ids that occur; 0 is background."""
-    full = confusion_matrix(pair.prediction, pair.labels, range(_ANY), ignore_index=pair.ignore_index, mask=pair.mask)
+    full = confusion_matrix(pair.prediction, pair.labels, range(_ANY), ignore_index=pair.ignored(), mask=pair.mask)
     present = np.flatnonzero(full.sum(0) + full.sum(1))
     if present.size and present[-1] == _ANY:
         raise DataError(
             f"The volumes hold ids below 0 or above {_ANY - 1}, so these look like instances rather than classes; "
             "name the classes to score, for example classes={'mitochondria': 1}, or use an instance metric."
         )
-    if pair.ignore_index == _ANY - 1 and full[1:_ANY].sum() == 0 and full[0, _ANY - 1]:
+    if pair.ignored() == _ANY - 1 and full[1:_ANY].sum() == 0 and full[0, _ANY - 1]:
         raise DataError(
             "255 is the ignored value, but the prediction uses it and the annotation holds no class but 0; if 255 is "
             "the foreground, pass classes={'foreground': 255} and ignore_index=None."
@@ -241,11 +264,22 @@ def _found(pair: Pair) -> tuple[Matrix, list[str]]:
     return full[np.ix_(ids, ids)], ["background" if i == 0 else str(i) for i in ids]
 
 
-def describe_scores() -> Mapping[str, str]:
-    """Return the first line of each score's docstring."""
-    functions = {**_PER_CLASS, "pixel_accuracy": pixel_accuracy}
-    lines = {name: (function.__doc__ or "").splitlines()[0] for name, function in functions.items()}
-    return lines | {"miou": "Mean of the IoU over all classes, background included."}
+def miou(matrix: Matrix, empty: Empty = "nan") -> float:
+    """Mean of the IoU over all classes, background included: Σ_c IoU_c / C; ``miou/<subset>`` over a subset.
+
+    Range 0 to 1, higher is better.
+
+    References
+    ----------
+    Guay et al. (2021), Dense cellular segmentation for EM using 2D-3D neural network ensembles (MIoU over subsets).
+    """
+    return mean_over(iou(matrix, empty))
 
 
-FAMILY = Family(describe_scores(), compute)
+FAMILY = Family(
+    {
+        name: inspect.getdoc(f) or ""
+        for name, f in (_PER_CLASS | {"miou": miou, "pixel_accuracy": pixel_accuracy}).items()
+    },
+    compute,
+)
