@@ -23,7 +23,7 @@ SOURCE = ROOT / "src" / PACKAGE
 
 LAYERS = (
     ("errors", "events", "jobs", "catalog", "config", "volume"),
-    ("io", "synthetic", "_tissue", "sample", "weights", "postprocess", "metrics"),
+    ("io", "synthetic", "_tissue", "sample", "weights", "postprocess", "metrics", "measurements", "proofreading"),
     ("device", "models", "losses", "augment", "sampling"),
     ("methods", "training", "inference"),
     ("workflows", "experiments"),

@@ -15,44 +15,53 @@ if TYPE_CHECKING:
         AdaptConfig,
         AdaptTrainingConfig,
         AugmentConfig,
+        ChainConfig,
         EvaluateConfig,
         ImageConfig,
         LabelledConfig,
         LossConfig,
+        MeasureConfig,
         MethodConfig,
         NetworkConfig,
+        PostprocessConfig,
         SamplingConfig,
+        ScoringConfig,
         SegmentConfig,
+        StepConfig,
         TrainConfig,
         TrainingConfig,
+        TuneConfig,
         WeightConfig,
     )
     from napari_em_da.errors import ConfigError, DataError, EmDaError, JobFailed, ResourceError
     from napari_em_da.events import Finished, Metric, Notice, Preview, Progress, Saved
     from napari_em_da.jobs import run
     from napari_em_da.metrics import evaluate_arrays
+    from napari_em_da.postprocess import Stack, apply_chain
     from napari_em_da.sample import flyem_sample
     from napari_em_da.synthetic import phantom
     from napari_em_da.volume import Volume
     from napari_em_da.weights import weight_map
-    from napari_em_da.workflows import adapt, evaluate, pipeline, replay, segment, train
+    from napari_em_da.workflows import adapt, evaluate, measure, pipeline, replay, run_chain, segment, train, tune
 
     __version__: str
 
 _PUBLIC = {
     "config": (
-        "AdaptConfig AdaptTrainingConfig AugmentConfig EvaluateConfig ImageConfig LabelledConfig LossConfig "
-        "MethodConfig NetworkConfig SamplingConfig SegmentConfig TrainConfig TrainingConfig WeightConfig"
+        "AdaptConfig AdaptTrainingConfig AugmentConfig ChainConfig EvaluateConfig ImageConfig LabelledConfig "
+        "LossConfig MeasureConfig MethodConfig NetworkConfig PostprocessConfig SamplingConfig ScoringConfig "
+        "SegmentConfig StepConfig TrainConfig TrainingConfig TuneConfig WeightConfig"
     ),
     "errors": "ConfigError DataError EmDaError JobFailed ResourceError",
     "events": "Finished Metric Notice Preview Progress Saved",
     "jobs": "run",
     "metrics": "evaluate_arrays",
+    "postprocess": "Stack apply_chain",
     "sample": "flyem_sample",
     "synthetic": "phantom",
     "volume": "Volume",
     "weights": "weight_map",
-    "workflows": "adapt evaluate pipeline replay segment train",
+    "workflows": "adapt evaluate measure pipeline replay run_chain segment train tune",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 
@@ -60,6 +69,7 @@ __all__ = [
     "AdaptConfig",
     "AdaptTrainingConfig",
     "AugmentConfig",
+    "ChainConfig",
     "ConfigError",
     "DataError",
     "EmDaError",
@@ -69,31 +79,41 @@ __all__ = [
     "JobFailed",
     "LabelledConfig",
     "LossConfig",
+    "MeasureConfig",
     "MethodConfig",
     "Metric",
     "NetworkConfig",
     "Notice",
+    "PostprocessConfig",
     "Preview",
     "Progress",
     "ResourceError",
     "SamplingConfig",
     "Saved",
+    "ScoringConfig",
     "SegmentConfig",
+    "Stack",
+    "StepConfig",
     "TrainConfig",
     "TrainingConfig",
+    "TuneConfig",
     "Volume",
     "WeightConfig",
     "__version__",
     "adapt",
+    "apply_chain",
     "evaluate",
     "evaluate_arrays",
     "flyem_sample",
+    "measure",
     "phantom",
     "pipeline",
     "replay",
     "run",
+    "run_chain",
     "segment",
     "train",
+    "tune",
     "weight_map",
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import asdict, is_dataclass
 from typing import Any
@@ -16,10 +17,19 @@ def finish(job: Job, as_json: bool) -> None:
     result = run_job(job, progress=not as_json)
     plain = asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
     if as_json:
-        print(json.dumps(plain, indent=2, default=str))
+        print(json.dumps(finite(plain), indent=2, default=str, allow_nan=False))
         return
     for key, value in flatten(plain).items():
         print(f"{key}: {f'{value:.4f}' if isinstance(value, float) else value}")
+
+
+def finite(values: Any) -> Any:
+    """Return nested values with null for NaN and infinity, which JSON does not have."""
+    if isinstance(values, dict):
+        return {str(key): finite(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def flatten(values: Any, prefix: str = "") -> dict[str, Any]:

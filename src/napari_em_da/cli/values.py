@@ -52,6 +52,34 @@ def options(settings: Sequence[str] | None) -> dict[str, Any]:
     return found
 
 
+def numbers(type_: Any, tokens: Sequence[Any]) -> tuple[float, ...]:
+    """Parse ``0,0.5,1`` or ``first:last:step`` (the last one included)."""
+    text = tokens[0].value
+    try:
+        if ":" in text:
+            first, last, step = (float(part) for part in text.split(":"))
+            return tuple(round(first + i * step, 10) for i in range(round((last - first) / step) + 1))
+        return tuple(float(part) for part in text.split(","))
+    except (ValueError, ZeroDivisionError):
+        raise ConfigError(f"{text!r} is neither numbers a,b,c nor first:last:step, such as 0:1:0.05.") from None
+
+
+def sections(type_: Any, tokens: Sequence[Any]) -> tuple[int, ...]:
+    """Parse ``0,5,10``."""
+    try:
+        return tuple(int(part) for part in tokens[0].value.split(","))
+    except ValueError:
+        raise ConfigError(f"{tokens[0].value!r} are no section numbers, such as 0,5,10.") from None
+
+
+def names(type_: Any, tokens: Sequence[Any]) -> tuple[str, ...]:
+    """Parse ``iou,dice``."""
+    return tuple(part.strip() for part in tokens[0].value.split(",") if part.strip())
+
+
+Names = Annotated[tuple[str, ...], Parameter(converter=names, n_tokens=1, negative="")]
+Numbers = Annotated[tuple[float, ...], Parameter(converter=numbers, n_tokens=1, negative="")]
+Sections = Annotated[tuple[int, ...], Parameter(converter=sections, n_tokens=1, negative="")]
 Voxel = Annotated[tuple[float, float, float] | None, Parameter(converter=voxel_size, n_tokens=1, negative="")]
 Classes = Annotated[dict[str, tuple[int, ...]] | None, Parameter(converter=class_map, n_tokens=1, accepts_keys=False)]
 Settings = Annotated[list[str] | None, Parameter(negative="")]

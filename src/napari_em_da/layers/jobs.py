@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from napari_em_da.events import Finished, Progress
 from napari_em_da.jobs import Job
 from napari_em_da.jobs import run as run_job
 from napari_em_da.layers.snapshot import LayerData, Snapshot, as_file, snapshot
+from napari_em_da.metrics import Scores, evaluate_arrays
 from napari_em_da.volume import Volume
 
 MOST_VALUES = 64  # more label values than this are instances, not classes
@@ -177,25 +178,35 @@ def evaluate(
     *,
     classes: Mapping[str, int] | None = None,
     ignore_label: int | None = None,
-) -> dict[str, float]:
-    """Score one labels layer against another.
+    kind: Literal["membrane", "object", "instances"] | None = None,
+    **scoring: Any,
+) -> Scores:
+    """Score one labels layer (or, with ``kind``, a probability layer) against another.
 
     Parameters
     ----------
-    prediction, labels : labels layers of one shape
+    prediction, labels : layers of one shape
     metrics : sequence of str
-        Names out of ``napari_em_da.metrics.score_names``.
+        Names out of ``napari_em_da.metrics.score_names``, or of families.
     classes : {name: label value}, optional
         All positive values if absent.
     ignore_label : int, optional
         Value of ``labels`` that is not annotated.
+    kind : optional
+        What the layers hold, for scores of partitions: a boundary map (which side is 1?), or instance ids.
+    **scoring
+        Fields of ``ScoringConfig``.
     """
-    from napari_em_da.metrics import evaluate_arrays
-
     found, truth = snapshot(prediction).volume, snapshot(labels).volume
-    spacing = truth.voxel_nm
     return evaluate_arrays(
-        found.source, truth.source, list(metrics), classes=classes, ignore_index=ignore_label, spacing=spacing
+        found.source,
+        truth.source,
+        list(metrics),
+        classes=classes,
+        ignore_index=ignore_label,
+        spacing=truth.voxel_nm,
+        kind=kind,
+        **scoring,
     )
 
 

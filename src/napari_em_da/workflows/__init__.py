@@ -1,12 +1,15 @@
-"""One generator of events per verb: train, adapt, segment, evaluate, replay, pipeline."""
+"""One generator of events per verb."""
 
 from __future__ import annotations
 
 from napari_em_da.workflows.adapt import adapt
 from napari_em_da.workflows.evaluate import evaluate
+from napari_em_da.workflows.measure import measure
 from napari_em_da.workflows.pipeline import pipeline
+from napari_em_da.workflows.postprocess import run_chain
 from napari_em_da.workflows.replay import replay
 from napari_em_da.workflows.segment import segment
 from napari_em_da.workflows.train import train
+from napari_em_da.workflows.tune import tune
 
-__all__ = ["adapt", "evaluate", "pipeline", "replay", "segment", "train"]
+__all__ = ["adapt", "evaluate", "measure", "pipeline", "replay", "run_chain", "segment", "train", "tune"]

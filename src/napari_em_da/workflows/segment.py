@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,10 @@ from napari_em_da.inference.predict import predict
 from napari_em_da.inference.store import Outputs, Prediction
 from napari_em_da.io import check_output
 from napari_em_da.jobs import Job, forward
-from napari_em_da.training.checkpoint import write_text
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.volume import Volume
-from napari_em_da.workflows.evaluate import sidecar
 from napari_em_da.workflows.plan import in_plane, open_image
+from napari_em_da.workflows.sidecar import write_sidecar
 from napari_em_da.workflows.train import full
 
 SAME_SCALE = 0.02  # pixel sizes that differ by less are not resampled
@@ -97,14 +95,15 @@ def segment(config: SegmentConfig) -> Job:
     labels = Volume(indices.map_blocks(translate, dtype=table.dtype), volume.voxel_nm, config.output.stem)
     labels.save(config.output, overwrite=config.overwrite)
     yield Saved(config.output, "labels")
+    classes = {name: tuple(members) for name, members in info["classes"].items()}
+    recorded = {name: members[:1] for name, members in classes.items()}
+    write_sidecar(config.output, recorded, "labels", run=folder.path, checkpoint=config.checkpoint)
     if config.probabilities is not None:
         Volume(probabilities, volume.voxel_nm, config.probabilities.stem).save(
             config.probabilities, overwrite=config.overwrite
         )
+        write_sidecar(config.probabilities, recorded, "probabilities", run=folder.path, checkpoint=config.checkpoint)
         yield Saved(config.probabilities, "probabilities")
-    classes = {name: tuple(members) for name, members in info["classes"].items()}
-    about = {"classes": {n: m[:1] for n, m in classes.items()}, "run": folder.path, "checkpoint": config.checkpoint}
-    write_text(sidecar(config.output), json.dumps(about, indent=2, default=str) + "\n")
     prediction.remove()
     yield Progress(1, 1, "files", "writing")
     shares = {name: float(counts[i] / counts.sum()) for i, name in enumerate(classes, start=1)}

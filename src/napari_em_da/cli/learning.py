@@ -1,0 +1,226 @@
+"""Verbs that train: train, adapt, pipeline, replay, demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from napari_em_da.cli.app import app
+from napari_em_da.cli.output import display_found, finish
+from napari_em_da.cli.values import (
+    Classes,
+    Json,
+    MethodName,
+    NetworkName,
+    Settings,
+    Voxel,
+    options,
+    read_yaml,
+)
+from napari_em_da.config import (
+    AdaptConfig,
+    AdaptTrainingConfig,
+    AugmentConfig,
+    ImageConfig,
+    LabelledConfig,
+    LossConfig,
+    MethodConfig,
+    NetworkConfig,
+    SamplingConfig,
+    TrainConfig,
+    TrainingConfig,
+    WeightConfig,
+    parse,
+)
+from napari_em_da.errors import ConfigError
+
+
+@app.command
+def train(
+    *volumes: Path,
+    run: Path | None = None,
+    classes: Classes = None,
+    voxel_nm: Voxel = None,
+    ignore_label: int | None = None,
+    init: Path | None = None,
+    network: NetworkName = "unet",
+    network_option: Settings = None,
+    method: MethodName = "supervised",
+    method_option: Settings = None,
+    weight_option: Settings = None,
+    weights: WeightConfig = WeightConfig(),
+    loss: LossConfig = LossConfig(),
+    augment: AugmentConfig = AugmentConfig(),
+    sampling: SamplingConfig = SamplingConfig(),
+    training: TrainingConfig = TrainingConfig(),
+    config: Path | None = None,
+    resume: Path | None = None,
+    as_json: Json = False,
+) -> None:
+    """Train a network on labelled volumes.
+
+    Parameters
+    ----------
+    volumes
+        IMAGE LABELS, or several such pairs.
+    run
+        Run folder to create.
+    classes
+        name=value[+value…][,name=…], such as mito=2; other values are background.
+    voxel_nm
+        Voxel size z,y,x in nm of all images; taken from the files if absent.
+    ignore_label
+        Label value that is not annotated.
+    init
+        Run folder whose network to start from.
+    network_option, method_option, weight_option
+        name=value, an option of the network, method or weight map; may be repeated.
+    config
+        A YAML file with a whole job, instead of the options.
+    resume
+        Run folder to continue, instead of the options.
+    as_json
+        Print JSON for machines.
+    """
+    from napari_em_da.training.folder import RunFolder
+    from napari_em_da.workflows.train import train as job
+
+    if resume is not None:
+        finish(job(RunFolder.open(resume).config(), resume=True), as_json)
+        return
+    if config is not None:
+        finish(job(parse(TrainConfig, read_yaml(config))), as_json)
+        return
+    if not volumes or len(volumes) % 2:
+        raise ConfigError(f"{len(volumes)} volumes given; give IMAGE LABELS, or several such pairs.")
+    if run is None or not classes:
+        raise ConfigError("Give --run FOLDER and --classes name=value (for example --classes mito=2).")
+    pairs = zip(volumes[::2], volumes[1::2], strict=True)
+    job_config = TrainConfig(
+        run=run,
+        source=tuple(LabelledConfig(image=image, labels=labels, voxel_nm=voxel_nm) for image, labels in pairs),
+        classes=classes,
+        ignore_label=ignore_label,
+        init=init,
+        network=NetworkConfig(name=network, options=options(network_option)),
+        method=MethodConfig(name=method, options=options(method_option)),
+        weights=weights.model_copy(update={"params": {**weights.params, **options(weight_option)}}),
+        loss=loss,
+        augment=augment,
+        sampling=sampling,
+        training=training,
+    )
+    finish(job(job_config), as_json)
+
+
+@app.command
+def adapt(
+    *,
+    run: Path,
+    target: list[Path],
+    out: Path,
+    voxel_nm: Voxel = None,
+    method: MethodName = "adversarial",
+    option: Settings = None,
+    augment: AugmentConfig = AugmentConfig(),
+    sampling: SamplingConfig = SamplingConfig(),
+    training: AdaptTrainingConfig = AdaptTrainingConfig(),
+    as_json: Json = False,
+) -> None:
+    """Adapt a trained run to unlabelled volumes of another microscope.
+
+    Parameters
+    ----------
+    run
+        Run folder of the trained source model.
+    target
+        Unlabelled volume; may be repeated.
+    out
+        Run folder to create.
+    voxel_nm
+        Voxel size z,y,x in nm of the targets; taken from the files if absent.
+    option
+        name=value, an option of the method; may be repeated.
+    as_json
+        Print JSON for machines.
+    """
+    from napari_em_da.workflows.adapt import adapt as job
+
+    targets = tuple(ImageConfig(image=path, voxel_nm=voxel_nm) for path in target)
+    config = AdaptConfig(
+        run=run,
+        target=targets,
+        out=out,
+        method=MethodConfig(name=method, options=options(option)),
+        augment=augment,
+        sampling=sampling,
+        training=training,
+    )
+    finish(job(config), as_json)
+
+
+@app.command
+def pipeline(config: Path | None = None, *, template: bool = False, as_json: Json = False) -> None:
+    """Run training stages that start from each other, as S0 does; a stopped pipeline goes on where it was.
+
+    Parameters
+    ----------
+    config
+        YAML file with the stages.
+    template
+        Print S0's stages as YAML to start from.
+    as_json
+        Print JSON for machines.
+    """
+    import yaml
+
+    from napari_em_da.workflows.pipeline import load, s0_template
+    from napari_em_da.workflows.pipeline import pipeline as job
+
+    if template:
+        print(yaml.safe_dump(s0_template(), sort_keys=False), end="")
+        return
+    if config is None:
+        raise ConfigError("Give a YAML file of stages; --template prints one to start from.")
+    finish(job(load(config)), as_json)
+
+
+@app.command
+def replay(run: Path, *, out: Path | None = None, as_json: Json = False) -> None:
+    """Repeat a finished run from its folder and say whether the result is identical.
+
+    Parameters
+    ----------
+    run
+        Run folder.
+    out
+        Folder of the repetition; the run's name with -replay if absent.
+    as_json
+        Print JSON for machines.
+    """
+    from napari_em_da.workflows.replay import replay as job
+
+    finish(job(run, out), as_json)
+
+
+@app.command
+def demo(*, out: Path = Path("runs/demo"), gui: bool | None = None, seed: int = 0, as_json: Json = False) -> None:
+    """Train on one microscope, adapt to another, segment it and score it, on the embedded phantom (minutes).
+
+    Parameters
+    ----------
+    out
+        Folder to create.
+    gui
+        Open napari with the result at the end; by default where there is a display.
+    seed
+        Seed of phantom and training.
+    as_json
+        Print JSON for machines.
+    """
+    from napari_em_da.workflows.demo import demo as job
+
+    finish(job(out, seed=seed), as_json)
+    if gui or (gui is None and display_found()):
+        from napari_em_da.layers import open_demo
+
+        open_demo(out)
