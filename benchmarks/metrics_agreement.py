@@ -3,9 +3,10 @@
     python benchmarks/metrics_agreement.py --work runs/postprocessing
 
 Four pairs: VNC and FlyEM annotations, each beside a perturbed copy and beside a real prediction (the VNC membrane
-network of postprocessing.py, watershed; on FlyEM it is used as it is, without adaptation). python-elf is read from the
-environment it is installed in (``pip install --target DIR python-elf bioimage-py h5py skan; PYTHONPATH=DIR``); its
-column stays empty where it is absent. Results go to benchmarks/results/metrics_agreement.json and .md.
+network of postprocessing.py: components of each section on VNC, multicut on FlyEM, where it is used as it is, without
+adaptation). python-elf is read from the environment it is installed in (``pip install --target DIR python-elf
+bioimage-py h5py skan; PYTHONPATH=DIR``); its column stays empty where it is absent. Results go to
+benchmarks/results/metrics_agreement.json and .md.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from typing import Any
 import cc3d
 import numpy as np
 from _record import DATA, RESULTS, record
-from napari_em_da.postprocess.watershed import seeded_watershed
 from scipy import ndimage
 from skimage.metrics import adapted_rand_error, variation_of_information
 from sklearn.metrics import f1_score, jaccard_score
 from sklearn.metrics.cluster import rand_score
 
 import napari_em_da as em
-from napari_em_da.config import SegmentConfig
+from napari_em_da.config import ChainConfig, SegmentConfig
+from napari_em_da.postprocess import Stack, apply_chain
 from napari_em_da.volume import Volume
 
 REASONS = {
@@ -53,10 +54,26 @@ def perturbed(ids: np.ndarray, seed: int) -> np.ndarray:
     return found
 
 
+def by_section(inside: np.ndarray) -> np.ndarray:
+    """Return the 4-connected components of every section with ids of their own."""
+    out = np.zeros(inside.shape, np.uint32)
+    for z, section in enumerate(inside):
+        found = cc3d.connected_components(section, connectivity=4)
+        out[z] = np.where(found > 0, found + out.max(), 0)
+    return out
+
+
+def multicut(membrane: np.ndarray) -> np.ndarray:
+    """Return objects of an isotropic membrane map."""
+    maps = np.stack([1 - membrane, membrane], -1)
+    stack = Stack(maps, "probabilities", (10.0, 10.0, 10.0), ("background", "membrane"))
+    return apply_chain(ChainConfig(steps=("multicut",)), stack).data
+
+
 def pairs(work: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return name to (prediction, annotation) instance ids."""
     classes = Volume.open(work / "vnc-labels-test.tif").read()
-    vnc = cc3d.connected_components(classes != 1, connectivity=6).astype(np.uint32)
+    vnc = by_section(classes != 1)
     fly = Volume.open(DATA / "flyem_medulla" / "instances.tif").read().astype(np.uint32)
     vnc_p = Volume.open(work / "vnc-test-probs.tif").read()[..., 1]
     probabilities = work / "flyem-probs.tif"
@@ -73,9 +90,9 @@ def pairs(work: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     fly_p = Volume.open(probabilities).read()[..., 1]
     return {
         "VNC, perturbed": (perturbed(vnc, 0), vnc),
-        "VNC, predicted": (seeded_watershed(1 - vnc_p, spacing=(50, 4.6, 4.6)), vnc),
+        "VNC, predicted": (by_section(vnc_p < 0.5), vnc),
         "FlyEM, perturbed": (perturbed(fly, 0), fly),
-        "FlyEM, predicted": (seeded_watershed(1 - fly_p, spacing=(10, 10, 10)), fly),
+        "FlyEM, predicted": (multicut(fly_p), fly),
     }
 
 

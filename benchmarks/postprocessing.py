@@ -4,8 +4,8 @@
 
 VNC membranes: trained on the first 67 % of the stack along x, the fusion weight fitted there by Rand error, scored on
 the last 33 %: V_rand and warping error of the probabilities and of the fused map. EPFL mitochondria: trained on
-sections 0, 5, 10 and 15 of the training volume, MPP with these as ground truth, scored on the 16 others: Dice and IoU. Finished
-runs and predictions are kept in ``--work``. Results go to benchmarks/results/postprocessing.json.
+sections 0, 5, 10 and 15 of the training volume, MPP with these as ground truth, scored on the 16 others: Dice and IoU.
+Finished runs and predictions are kept in ``--work``. Results go to benchmarks/results/postprocessing.json.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from _record import DATA, record
-from napari_em_da.postprocess.watershed_fusion import fit_weight
 
 import napari_em_da as em
 from napari_em_da.config import (
@@ -29,6 +28,7 @@ from napari_em_da.config import (
     TrainingConfig,
 )
 from napari_em_da.postprocess import Stack, apply_chain
+from napari_em_da.postprocess.watershed_fusion import fit_weight
 from napari_em_da.volume import Volume
 
 VNC, VNC_NM = DATA / "vnc_sstem", (50.0, 4.6, 4.6)
@@ -99,7 +99,7 @@ def membranes(work: Path) -> dict[str, Any]:
     labels = (Volume.open(work / "vnc-labels-test.tif").read() == 1).astype(np.uint8)
     rows: dict[str, Any] = {
         "weight fitted on the training part": fitted.weight,
-        "rand error there by weight": {str(w): round(float(e), 4) for w, e in fitted.curve.items()},
+        "rand error there by weight": {str(w): round(float(e), 4) for w, e in fitted.curve},
     }
     scores = ["vrand", "vrand_split", "vrand_merge", "vinfo", "warping_error", "pixel_error"]
     for name, weight in (("before", 0.0), ("after", fitted.weight)):
@@ -124,9 +124,9 @@ def mitochondria(work: Path) -> dict[str, Any]:
     rows: dict[str, Any] = {"labelled sections": list(labelled), "scored sections": rest}
     for threshold in (0.2, 0.5):
         mask = (foreground > threshold).astype(np.uint8)
-        variants = {"no post-processing": (None, ()), "z steps alone (no labels)": ({"mpp": {"target": "mito"}}, ())}
-        variants["MPP"] = ({"mpp": {"target": "mito"}}, labelled)
-        variants["MPP, simultaneous"] = ({"mpp": {"target": "mito", "order": "simultaneous"}}, labelled)
+        variants = {"no post-processing": (None, ()), "z steps alone (no labels)": ({"mpp": {"channel": "mito"}}, ())}
+        variants["MPP"] = ({"mpp": {"channel": "mito"}}, labelled)
+        variants["MPP, simultaneous"] = ({"mpp": {"channel": "mito", "order": "simultaneous"}}, labelled)
         for name, (step, known) in variants.items():
             data = mask.copy()
             if known:
