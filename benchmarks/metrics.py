@@ -128,8 +128,35 @@ def one_size(times: int, folder: Path) -> None:
     print(json.dumps({**row, "process before, MiB": before, "process at its peak, MiB": peak_mib()}))
 
 
+def one_chain(times: int, folder: Path) -> None:
+    """Print the seconds and the peak memory of a chain on a lazy volume ``times`` as long, written to zarr."""
+    import dask.array as da
+
+    from napari_em_da.config import ChainConfig
+    from napari_em_da.postprocess import Stack, apply_chain
+
+    membrane = da.concatenate([da.from_zarr(str(folder / "labels"))] * times) == 0
+    chain = ChainConfig(
+        steps=({"fill_holes": {"max_size_nm3": 1e6}}, {"remove_small": {"min_size_nm3": 1e6}}, "components")
+    )
+    names = ("background", "cell")
+
+    def work(data: Any, name: str) -> None:
+        stack = Stack(data, "labels", (50.0, 4.6, 4.6), names, work=folder / f"work-{name}-{times}")
+        da.to_zarr(apply_chain(chain, stack).data.rechunk((5, 1024, 1024)), str(folder / f"out-{name}-{times}"))
+
+    cells = (1 - membrane.astype(np.uint8)).astype(np.uint8)
+    work(cells[:1], "warm")
+    before = peak_mib()
+    start = time.perf_counter()
+    work(cells, "whole")
+    seconds = time.perf_counter() - start
+    row = {"seconds": round(seconds, 2), "voxels, M": round(cells.size / 1e6)}
+    print(json.dumps({**row, "process before, MiB": before, "process at its peak, MiB": peak_mib()}))
+
+
 def growth() -> dict[str, Any]:
-    """Return seconds and memory of Rand, VI and PQ for 10, 40 and 160 sections of 1024x1024."""
+    """Return seconds and memory of Rand, VI and PQ, and of a chain, for 10, 40 and 160 sections of 1024x1024."""
     prediction, labels, _ = pair()
     rows = {}
     with tempfile.TemporaryDirectory() as name:
@@ -139,9 +166,10 @@ def growth() -> dict[str, Any]:
             )
             stored[:] = array
         for times in SIZES:
-            command = [sys.executable, __file__, "--one", str(times), name]
-            printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            rows[f"x{times} ({times * prediction.size / 1e6:.0f} Mvox)"] = json.loads(printed)
+            for what in ("scores", "chain"):
+                command = [sys.executable, __file__, "--one", what, str(times), name]
+                printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                rows[f"{what} x{times} ({times * prediction.size / 1e6:.0f} Mvox)"] = json.loads(printed)
     return rows
 
 
@@ -149,10 +177,11 @@ def main() -> None:
     """Measure and record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        one_size(int(arguments.one[0]), Path(arguments.one[1]))
+        what, times, folder = arguments.one
+        (one_size if what == "scores" else one_chain)(int(times), Path(folder))
         return
     results = {**speed(arguments.rounds), "growth": growth()}
     print(record("metrics", results), json.dumps(results, indent=1))

@@ -25,7 +25,7 @@ LAYERS = (
     ("errors", "events", "jobs", "catalog", "config", "volume"),
     ("io", "synthetic", "_tissue", "sample", "weights", "postprocess", "metrics", "measurements", "proofreading"),
     ("device", "models", "losses", "augment", "sampling"),
-    ("methods", "training", "inference"),
+    ("methods", "training", "inference", "selection"),
     ("workflows", "experiments"),
     ("cli", "info", "layers", "_napari"),
 )

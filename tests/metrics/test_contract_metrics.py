@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +15,10 @@ from napari_em_da.errors import ConfigError, DataError
 from napari_em_da.metrics import Scores, evaluate_arrays, families, lower_is_better
 
 Array = npt.NDArray[Any]
-NAMES = [name for family in families().values() for name in family.scores]
-KINDS = (None, "instances", "membrane", "object")
+Kind = Literal["instances", "membrane", "object"] | None
+Outcome = Scores | ConfigError | DataError
+KINDS: tuple[Kind, ...] = (None, "instances", "membrane", "object")
+FAMILIES = sorted(families())
 SPACING = (30.0, 4.0, 5.0)
 NO_BEST = {
     "objects_labels": "a count of the annotation alone",
@@ -22,7 +26,7 @@ NO_BEST = {
 }
 
 
-def volume(kind: str | None) -> Array:
+def volume(kind: Kind) -> Array:
     """Return an annotation of a kind: 3 x 3 cells in each of 4 sections, apart by one voxel."""
     cells = np.zeros((4, 12, 15), np.uint8)
     for y in range(3):
@@ -35,14 +39,15 @@ def volume(kind: str | None) -> Array:
     return ((cells > 0) == (kind == "object")).astype(np.uint8)
 
 
-def attempt(name: str, prediction: Array, labels: Array, kind: str | None, **options: Any) -> Scores | Exception:
+def attempt(names: str | Sequence[str], prediction: Array, labels: Array, kind: Kind, **options: Any) -> Outcome:
     """Return the scores, or the refusal; any other exception fails the test, and so does a NaN without a reason."""
+    names = [names] if isinstance(names, str) else names
     try:
-        found = evaluate_arrays(prediction, labels, [name], kind=kind, spacing=SPACING, **options)  # type: ignore[arg-type]
+        found = evaluate_arrays(prediction, labels, names, kind=kind, spacing=SPACING, **options)
     except (ConfigError, DataError) as refusal:
         assert len(str(refusal)) > 20, "an error says what failed and what to do"
         return refusal
-    assert name in found
+    assert set(names) <= set(found)
     for key, value in found.items():
         if math.isnan(value):
             assert found.undefined[key], key
@@ -52,133 +57,167 @@ def attempt(name: str, prediction: Array, labels: Array, kind: str | None, **opt
     return found
 
 
-def accepted(name: str) -> list[str | None]:
-    """Return the kinds of volumes that a score is defined on."""
-    return [kind for kind in KINDS if isinstance(attempt(name, volume(kind), volume(kind), kind), Scores)]
+def scored(names: str | Sequence[str], prediction: Array, labels: Array, kind: Kind, **options: Any) -> Scores:
+    outcome = attempt(names, prediction, labels, kind, **options)
+    assert isinstance(outcome, Scores), f"{kind}: {outcome!r}"
+    return outcome
 
 
-def refused(name: str, prediction: Array, labels: Array, kind: str | None, **options: Any) -> str:
-    outcome = attempt(name, prediction, labels, kind, **options)
+@cache
+def accepted(family: str) -> dict[Kind, list[str]]:
+    """Return the scores of a family that identical volumes of each kind have; the kinds without any are left out."""
+    found: dict[Kind, list[str]] = {}
+    for kind in KINDS:
+        for name in families()[family].scores:
+            outcome = attempt(name, volume(kind), volume(kind), kind)
+            if isinstance(outcome, Scores) and name not in outcome.undefined:
+                found.setdefault(kind, []).append(name)
+    return found
+
+
+EACH = pytest.mark.parametrize(
+    ("family", "kind", "names"),
+    [(family, kind, names) for family in FAMILIES for kind, names in accepted(family).items()],
+    ids=lambda value: str(value) if not isinstance(value, list) else "",
+)
+
+
+def refused(names: str | Sequence[str], prediction: Array, labels: Array, kind: Kind, **options: Any) -> str:
+    outcome = attempt(names, prediction, labels, kind, **options)
     assert isinstance(outcome, DataError), f"{kind}: {outcome!r}"
     return str(outcome)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_identical_volumes_score_best(name: str) -> None:
-    kinds = accepted(name)
-    assert kinds, "no kind of volume has this score"
-    for kind in kinds:
-        found = attempt(name, volume(kind), volume(kind), kind)
-        assert isinstance(found, Scores)
-        if name not in NO_BEST:
-            assert found[name] == pytest.approx(0 if lower_is_better(name) else 1, abs=1e-12), (kind, found)
+def best(name: str) -> int:
+    return 0 if lower_is_better(name) else 1
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_worse_prediction_never_scores_better(name: str) -> None:
-    if name in NO_BEST:
-        pytest.skip(NO_BEST[name])
-    for kind in accepted(name):
-        labels = volume(kind)
-        worse = labels.copy()
-        worse[:, :, 6:9] = 0 if kind != "membrane" else 1
-        best, found = attempt(name, labels, labels, kind), attempt(name, worse, labels, kind)
-        assert isinstance(best, Scores) and isinstance(found, Scores)
-        if not math.isnan(found[name]):
-            sign = -1 if lower_is_better(name) else 1
-            assert sign * found[name] <= sign * best[name] + 1e-12, kind
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_score_has_volumes_that_it_is_defined_on(family: str) -> None:
+    assert {name for names in accepted(family).values() for name in names} == set(families()[family].scores)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_one_section_and_flat_images(name: str) -> None:
-    for kind in accepted(name):
-        one = volume(kind)[:1]
-        found = attempt(name, one, one, kind)
-        assert isinstance(found, Scores), found
-        flat = attempt(name, one[0], one[0], kind)
-        if isinstance(flat, Scores) and name not in NO_BEST:
-            best = 0 if lower_is_better(name) else 1
-            assert flat[name] == pytest.approx(best, abs=1e-12) or flat.undefined
+@EACH
+def test_identical_volumes_score_best(family: str, kind: Kind, names: list[str]) -> None:
+    found = scored(names, volume(kind), volume(kind), kind)
+    for name in set(names) - set(NO_BEST):
+        assert found[name] == pytest.approx(best(name), abs=1e-12), name
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_nothing_on_one_side_or_on_both(name: str) -> None:
-    for kind in accepted(name):
-        labels = volume(kind)
-        for prediction, truth in (
-            (np.zeros_like(labels), labels),
-            (labels, np.zeros_like(labels)),
-            (np.zeros_like(labels), np.zeros_like(labels)),
-            (np.ones_like(labels), labels),
-            (labels, np.ones_like(labels)),
-        ):
+@EACH
+def test_a_worse_prediction_never_scores_better(family: str, kind: Kind, names: list[str]) -> None:
+    worse = volume(kind)
+    worse[:, :, 6:9] = kind == "membrane"
+    found = scored(names, worse, volume(kind), kind)
+    for name in set(names) - set(NO_BEST) - set(found.undefined):
+        assert found[name] >= -1e-12 if lower_is_better(name) else found[name] <= 1 + 1e-12, name
+
+
+@EACH
+def test_one_section_and_flat_images(family: str, kind: Kind, names: list[str]) -> None:
+    one = volume(kind)[:1]
+    for labels in (one, one[0]):
+        found = scored(names, labels, labels, kind)
+        for name in set(names) - set(NO_BEST) - set(found.undefined):
+            assert found[name] == pytest.approx(best(name), abs=1e-12), name
+
+
+@EACH
+def test_nothing_on_one_side_or_on_both(family: str, kind: Kind, names: list[str]) -> None:
+    labels = volume(kind)
+    for prediction, truth in (
+        (np.zeros_like(labels), labels),
+        (labels, np.zeros_like(labels)),
+        (np.zeros_like(labels), np.zeros_like(labels)),
+        (np.ones_like(labels), labels),
+        (labels, np.ones_like(labels)),
+    ):
+        for name in names:
             attempt(name, prediction, truth, kind)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_nothing_annotated_is_an_error(name: str) -> None:
-    for kind in accepted(name):
-        labels = volume(kind)
+@EACH
+def test_nothing_annotated_is_an_error(family: str, kind: Kind, names: list[str]) -> None:
+    labels = volume(kind)
+    for name in names:
         refused(name, labels, np.full_like(labels, 7), kind, ignore_index=7)
         refused(name, labels, labels, kind, mask=np.zeros(labels.shape, bool))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_mismatched_and_wrong_arrays_are_errors(name: str) -> None:
-    for kind in KINDS:
-        labels = volume(kind)
-        message = refused(name, labels[:, 1:], labels, kind)
-        assert str(labels.shape) in message and str(labels[:, 1:].shape) in message
-        assert "float" in refused(name, labels, labels.astype(np.float32), kind)
-        refused(name, labels[:0], labels[:0], kind)
-        refused(name, labels, labels, kind, mask=np.ones(labels.shape[1:], bool))
+@EACH
+def test_mismatched_and_wrong_arrays_are_errors(family: str, kind: Kind, names: list[str]) -> None:
+    labels = volume(kind)
+    message = refused(names, labels[:, 1:], labels, kind)
+    assert str(labels.shape) in message and str(labels[:, 1:].shape) in message
+    assert "float" in refused(names, labels, labels.astype(np.float32), kind)
+    refused(names, labels[:0], labels[:0], kind)
+    refused(names, labels, labels, kind, mask=np.ones(labels.shape[1:], bool))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_probabilities_are_scored_or_refused(name: str) -> None:
-    for kind in accepted(name):
-        labels = volume(kind)
-        attempt(name, labels.astype(np.float32) * 0.5, labels, kind)
-        if kind in ("membrane", "object"):
+@EACH
+def test_probabilities_are_scored_or_refused(family: str, kind: Kind, names: list[str]) -> None:
+    labels = volume(kind)
+    for name in names:
+        outcome = attempt(name, labels.astype(np.float32) * 0.5, labels, kind)
+        if kind in (None, "instances"):
+            assert isinstance(outcome, DataError), f"{name} takes floats as integers"
+        elif family in ("partition", "warping", "pixel_error"):
             refused(name, labels * np.float32(255), labels, kind)
             refused(name, np.full(labels.shape, np.nan, np.float32), labels, kind)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_negative_ids(name: str) -> None:
-    for kind in accepted(name):
-        labels = volume(kind).astype(np.int32)
-        negative = labels.copy()
-        negative[0, 0, 0] = -5
-        if kind == "instances":
+@EACH
+def test_negative_ids(family: str, kind: Kind, names: list[str]) -> None:
+    labels = volume(kind).astype(np.int32)
+    negative = labels.copy()
+    negative[0, 0, 0] = -5
+    for name in names:
+        if kind == "instances" and families()[family].ids:
             assert "-5" in refused(name, labels, negative, kind)
             assert "-5" in refused(name, negative, labels, kind)
         else:
             attempt(name, labels, negative, kind)
             attempt(name, negative, labels, kind)
-        found = attempt(name, labels, negative, kind, ignore_index=-5)
-        assert isinstance(found, Scores)
+    ignoring = scored(names, labels, negative, kind, ignore_index=-5)
+    for name in set(names) - set(NO_BEST):
+        assert ignoring[name] == pytest.approx(best(name), abs=1e-12), name
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("dtype", [bool, np.uint16, np.int64, np.uint64, ">u4"])
-def test_integers_of_any_type_score_the_same(name: str, dtype: Any) -> None:
-    for kind in accepted(name):
-        labels = volume(kind)
-        prediction = np.roll(labels, 1, 2)
-        if dtype is bool:
-            labels, prediction = labels > 0, prediction > 0
-        first = attempt(name, prediction.astype(np.uint8), labels.astype(np.uint8), kind)
-        other = attempt(name, prediction.astype(dtype), labels.astype(dtype), kind)
-        assert isinstance(first, Scores) and isinstance(other, Scores), (kind, other)
-        np.testing.assert_equal(dict(other), dict(first))
+@EACH
+@pytest.mark.parametrize("dtype", [np.uint16, np.int64, np.uint64, ">u4"])
+def test_integers_of_any_type_score_the_same(family: str, kind: Kind, names: list[str], dtype: Any) -> None:
+    labels = volume(kind).astype(np.uint8)
+    prediction = np.roll(labels, 1, 2)
+    first = scored(names, prediction, labels, kind)
+    other = scored(names, prediction.astype(dtype), labels.astype(dtype), kind)
+    np.testing.assert_equal(dict(other), dict(first))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_inputs_are_not_written_to(name: str) -> None:
-    for kind in accepted(name):
-        prediction, labels = np.roll(volume(kind), 1, 2), volume(kind)
-        for array in (prediction, labels):
-            array.flags.writeable = False
-        attempt(name, prediction, labels, kind)
-        np.testing.assert_array_equal(labels, volume(kind))
+@EACH
+def test_masks_of_bool_score_as_ones(family: str, kind: Kind, names: list[str]) -> None:
+    labels = volume(kind) > 0
+    prediction = np.roll(labels, 1, 2)
+    first = scored(names, prediction.astype(np.uint8), labels.astype(np.uint8), kind)
+    np.testing.assert_equal(dict(scored(names, prediction, labels, kind)), dict(first))
+
+
+@EACH
+def test_blocks_do_not_change_a_score(family: str, kind: Kind, names: list[str]) -> None:
+    import dask.array as da
+
+    labels = volume(kind)
+    prediction = np.roll(labels, (1, 1), (1, 2))
+    labels[1, 2] = 255 if kind != "instances" else 0
+    whole = scored(names, prediction, labels, kind)
+    lazy = scored(names, da.from_array(prediction, (3, 5, 4)), da.from_array(labels, (2, 12, 7)), kind)
+    assert set(lazy) == set(whole)
+    for name, value in whole.items():
+        assert lazy[name] == pytest.approx(value, rel=1e-12, nan_ok=True), name
+
+
+@EACH
+def test_inputs_are_not_written_to(family: str, kind: Kind, names: list[str]) -> None:
+    prediction, labels = np.roll(volume(kind), 1, 2), volume(kind)
+    prediction.flags.writeable = labels.flags.writeable = False
+    scored(names, prediction, labels, kind)
+    np.testing.assert_array_equal(labels, volume(kind))

@@ -12,7 +12,7 @@ from scipy import ndimage
 from skimage.measure import label
 
 import napari_em_da.postprocess._components as blocks
-from napari_em_da.errors import ResourceError
+from napari_em_da.errors import ConfigError, DataError, ResourceError
 from napari_em_da.events import Progress
 from napari_em_da.postprocess._components import components, find_components, scan_components
 
@@ -169,6 +169,22 @@ def test_the_input_is_not_modified() -> None:
     before = labels.copy()
     find_components(labels, background=True, contacts=True)
     assert (labels == before).all()
+
+
+def test_read_only_input_in_any_memory_order() -> None:
+    labels = np.asfortranarray(noise())
+    labels.flags.writeable = False
+    for data in (labels, da.from_array(labels, chunks=(2, 3, 7))):
+        assert same_partition(np.asarray(components(data)), label(labels, connectivity=1))
+
+
+def test_bad_input_says_what_is_wrong() -> None:
+    with pytest.raises(DataError, match="float64"):
+        components(noise().astype(float))
+    with pytest.raises(DataError, match="shape"):
+        components(noise()[0])
+    with pytest.raises(ConfigError, match="connectivity=0"):
+        components(noise(), connectivity=0)
 
 
 def test_too_many_pieces_are_a_resource_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ def test_a_mask_equals_scipy_and_fill_voids(chunks: Any, seed: int) -> None:
 @pytest.mark.parametrize("chunks", CHUNKS)
 @pytest.mark.parametrize("sections", [False, True])
 def test_only_holes_up_to_the_size_are_filled(chunks: Any, sections: bool) -> None:
-    mask = sponge(7, 0.6)
+    mask = sponge(7, 0.65)
     structure = ndimage.generate_binary_structure(3, 1)
     if sections:
         structure[[0, 2]] = False
@@ -65,7 +65,7 @@ def test_only_holes_up_to_the_size_are_filled(chunks: Any, sections: bool) -> No
     for gap in range(1, count + 1):
         if (gaps == gap).sum() <= 2 and not (rim & (gaps == gap)).any():
             expected |= gaps == gap
-    assert (expected != ndimage.binary_fill_holes(mask)).any() or sections
+    assert expected.sum() > mask.sum()
     np.testing.assert_array_equal(np.asarray(fill_holes(lazily(mask, chunks), 2, sections=sections)), expected)
 
 

@@ -42,9 +42,7 @@ def stored(tmp_path: Path) -> Path:
 
 
 def config(path: Path, **more: Any) -> PostprocessConfig:
-    return PostprocessConfig(
-        input=path, **{"output": path.with_name("out.tif"), "chain": ChainConfig(**CHAIN), **more}
-    )
+    return PostprocessConfig(input=path, **{"output": path.with_name("out.tif"), "chain": ChainConfig(**CHAIN), **more})
 
 
 def test_a_chain_makes_objects_of_probabilities(stored: Path) -> None:

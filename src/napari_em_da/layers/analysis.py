@@ -10,6 +10,7 @@ import numpy as np
 from napari_em_da.config import ChainConfig, parse
 from napari_em_da.errors import DataError
 from napari_em_da.layers.snapshot import LayerData, Snapshot, snapshot
+from napari_em_da.metrics._base import Kind
 from napari_em_da.postprocess import Holds, Stack, apply_chain
 
 RIGHT, MISSED, FALSE_ALARM = 1, 2, 3
@@ -94,7 +95,9 @@ def _layer(stack: Stack, like: Snapshot) -> LayerData:
     return (data[0] if like.flat else data), {**like.place, **about}, "labels"
 
 
-def error_layer(prediction: Any, labels: Any, *, kind: str | None = None, ignore_label: int | None = None) -> LayerData:
+def error_layer(
+    prediction: Any, labels: Any, *, kind: Kind | None = None, ignore_label: int | None = None
+) -> LayerData:
     """Return a labels layer of where Rand was lost: 1 split, 2 merge, 3 both, 4 missed.
 
     Parameters
@@ -129,7 +132,7 @@ def overlay_layer(prediction: Any, labels: Any, *, ignore_label: int | None = No
 
 
 def measure_layer(
-    labels: Any, image: Any = None, *, columns: Sequence[str] | None = None, unit: str = "nm"
+    labels: Any, image: Any = None, *, columns: Sequence[str] | None = None, unit: Literal["nm", "um", "px"] = "nm"
 ) -> LayerData:
     """Return the labels again with one row of measurements per object as features.
 

@@ -6,6 +6,7 @@ Each family of scores is one file with a constant ``FAMILY``; a new file is a ne
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from napari_em_da.catalog import Catalog, unknown
@@ -19,7 +20,14 @@ _PICTURES = ("overlay",)  # in this package, but no scores
 def families() -> dict[str, Family]:
     """Return all families of scores by the name of their file."""
     catalog: Catalog[Family] = Catalog(__name__, "FAMILY")
-    return {name: catalog[name] for name in catalog if name not in _PICTURES}
+    return _imported(tuple(name for name in catalog if name not in _PICTURES))
+
+
+@lru_cache(maxsize=1)
+def _imported(names: tuple[str, ...]) -> dict[str, Family]:
+    """Import the families once: finding a module anew takes longer than scoring a small pair."""
+    catalog: Catalog[Family] = Catalog(__name__, "FAMILY")
+    return {name: catalog[name] for name in names}
 
 
 def score_names() -> dict[str, str]:

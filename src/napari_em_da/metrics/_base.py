@@ -106,4 +106,5 @@ def regions(array: Any) -> Iterator[Region]:
 def load(array: Any, region: Region) -> npt.NDArray[Any]:
     """Read one region into memory."""
     block = array[region]
-    return np.ascontiguousarray(block.compute(scheduler="synchronous") if hasattr(block, "compute") else block)
+    block = np.asarray(block.compute(scheduler="synchronous") if hasattr(block, "compute") else block)
+    return np.ascontiguousarray(block, block.dtype.newbyteorder("="))  # compiled kernels know this byte order alone

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -76,11 +76,13 @@ def parts(pair: Pair) -> dict[str, Part]:
         Classes that cannot be, ids above 255, nothing annotated, boundary maps that contradict their kind.
     """
     if pair.kind == "instances":
-        return {"": instance_ids}
+        check_annotated(bool(read(pair, z)[2].any()) for z, _ in slabs(pair.labels))
+        return {"": partial(instance_ids, ignored=pair.ignored(ids=True))}
     if _is_boundary(pair):
         deque(stream(pair), maxlen=0)  # for its checks and warnings
         return {"": partial(marked, pair=pair)}
-    _, names = _named(pair) if pair.classes is not None else _found(pair)
+    matrix, names = _named(pair) if pair.classes is not None else _found(pair)
+    check_annotated([bool(matrix.sum())])
     ids = pair.classes or {name: int(name) for name in names if name != "background"}
     return {name: partial(np.equal, ids[name]) for name in names if name != "background"}
 
@@ -93,7 +95,13 @@ def marked(values: Array, pair: Pair) -> Mask:
     return chosen
 
 
-def instance_ids(values: Array) -> Array:
+def check_annotated(found: Iterable[bool]) -> None:
+    """Raise a DataError unless some voxel counts."""
+    if not any(found):
+        raise DataError("No voxel is annotated: each one is masked or ignored; check ignore_index and the mask.")
+
+
+def instance_ids(values: Array, ignored: int | None = None) -> Array:
     """Return instance ids with the no-label value 2^64 - 1 as background.
 
     Raises
@@ -103,6 +111,8 @@ def instance_ids(values: Array) -> Array:
     """
     if values.dtype == np.uint64:
         return np.where(values == _NO_LABEL, np.uint64(0), values)
+    if ignored is not None and ignored < 0:
+        values = np.where(values == ignored, 0, values)
     if values.dtype.kind == "i" and values.min() < 0:
         raise DataError(f"Instance id {values.min()} is negative; relabel from 1, with 0 for the background.")
     return values

@@ -83,6 +83,10 @@ class Stack:
         return replace(self, data=data, holds=holds or self.holds)
 
 
+def _silent(stack: Stack) -> str | None:
+    return None
+
+
 @dataclass(frozen=True)
 class Step(Generic[O]):
     """One operation on a stack; one file of this package defines one.
@@ -95,12 +99,14 @@ class Step(Generic[O]):
     apply : (stack, options) to stack
         Or a generator that yields Progress while it works through blocks and returns the stack. Numpy in, numpy out;
         dask in, dask out. The input is never written to.
+    advice : what the user should read before the step works on a stack, or None
     """
 
     options: type[O]
     takes: tuple[Holds, ...]
     gives: Holds | None
     apply: Callable[[Stack, O], Stack | Work]
+    advice: Callable[[Stack], str | None] = _silent
 
 
 def per_block(stack: Stack, function: Callable[[Any], Any], depth: Depth = (0, 0, 0), dtype: Any = None) -> Any:

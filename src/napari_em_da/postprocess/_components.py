@@ -15,15 +15,24 @@ import cc3d
 import numpy as np
 import numpy.typing as npt
 
-from napari_em_da.errors import ResourceError
+from napari_em_da.errors import ConfigError, DataError, ResourceError
 from napari_em_da.events import Progress
 from napari_em_da.metrics._base import load, regions
 from napari_em_da.postprocess._base import Stack
+from napari_em_da.postprocess._seams import (
+    Box,
+    Counts,
+    Ids,
+    Pairs,
+    Seam,
+    Table,
+    borders,
+    joined,
+    numbered,
+    paired,
+    summed,
+)
 
-Ids = npt.NDArray[np.uint32]
-Table = npt.NDArray[Any]
-Counts = npt.NDArray[np.int64]
-Box = tuple[slice, slice, slice]
 T = TypeVar("T")
 _MOST = np.iinfo(np.uint32).max
 
@@ -76,9 +85,17 @@ def scan_components(
 
     Raises
     ------
+    DataError
+        If the labels are not integers in three axes.
+    ConfigError
+        If there is no such connectivity.
     ResourceError
         If there are more than 4e9 pieces.
     """
+    if labels.ndim != 3 or np.dtype(labels.dtype).kind not in "iub":
+        raise DataError(f"Labels are (Z, Y, X) integers, not {labels.dtype} of shape {labels.shape}; threshold first.")
+    if connectivity not in (1, 2, 3):
+        raise ConfigError(f"connectivity={connectivity} is not 1 (faces), 2 (and edges) or 3 (and corners).")
     search = _Search(labels, _Rule(connectivity, sections, background), contacts)
     boxes = _boxes(labels)
     for number, box in enumerate(boxes, start=1):
@@ -107,7 +124,7 @@ class _Rule:
 
     def label(self, block: Table) -> tuple[Table, int]:
         """Return ids 1 to n of the pieces in one block, and n; the same block has the same ids every time."""
-        plain = np.ascontiguousarray(block, dtype=block.dtype.newbyteorder("="))
+        plain = np.require(block, block.dtype.newbyteorder("="), ["C", "W"])  # cc3d asks to write, and does not
         ids, count = self._connect(plain)
         if self.background:
             gaps, more = self._connect(plain == 0)
@@ -208,9 +225,9 @@ class _Search:
         self.sizes: list[Counts] = [np.zeros(1, np.int64)]
         self.values: list[Table] = [np.zeros(1, labels.dtype)]
         self.frame: list[Table] = []
-        self.links: list[npt.NDArray[np.uint64]] = []
-        self.faces: list[tuple[npt.NDArray[np.uint64], Counts]] = []
-        self.seams = [_Seam(axis, self.shape) for axis in range(3)]
+        self.links: list[Pairs] = []
+        self.faces: list[tuple[Pairs, Counts]] = []
+        self.seams = [Seam(axis, self.shape) for axis in range(3)]
 
     def add(self, box: Box, block: Table) -> None:
         """Label one block; blocks come in the order of z, y, x."""
@@ -232,147 +249,52 @@ class _Search:
         self.values.append(values[1:])
         if self.contacts:
             self._count_inside(ids, offset)
-        for axis in range(3):
+        for axis in self.rule.axes:
             self._meet(axis, box, ids, block, offset)
 
     def _meet(self, axis: int, box: Box, ids: Table, block: Table, offset: int) -> None:
         """Join the block's pieces to those before it along one axis, and note which lie at the frame."""
-        first = _numbered(ids.take(0, axis), offset)
-        last = _numbered(ids.take(-1, axis), offset)
+        first, last = (numbered(ids.take(end, axis), offset) for end in (0, -1))
         seam = self.seams[axis]
         seam.advance(box, block.dtype)
-        if axis in self.rule.axes:
-            if box[axis].start == 0:
-                self.frame.append(np.unique(first))
-            else:
-                label = block.take(0, axis)
-                for step in self.rule.steps(axis):
-                    before, its_label = seam.before(box, step)
-                    same = (before > 0) & (first > 0) & (its_label == label)
-                    self.links.append(np.unique(_pairs(before[same], first[same])))
-                if self.contacts:
-                    self.faces.append(
-                        _borders(seam.before(box, (0, 0))[0], first, seam.before(box, (0, 0))[1] != label)
-                    )
-            if box[axis].stop == self.shape[axis]:
-                self.frame.append(np.unique(last))
+        if box[axis].start == 0:
+            self.frame.append(np.unique(first))
+        else:
+            label = block.take(0, axis)
+            for step in self.rule.steps(axis):
+                before, its_label = seam.before(box, step)
+                same = (before > 0) & (first > 0) & (its_label == label)
+                self.links.append(np.unique(paired(before[same], first[same])))
+                if self.contacts and step == (0, 0):
+                    differ = its_label != label
+                    self.faces.append(borders(before[differ], first[differ]))
+        if box[axis].stop == self.shape[axis]:
+            self.frame.append(np.unique(last))
         seam.leave(box, last, block.take(-1, axis))
 
     def _count_inside(self, ids: Table, offset: int) -> None:
         for axis in self.rule.axes:
             before, after = (ids[(slice(None),) * axis + (part,)] for part in (slice(None, -1), slice(1, None)))
             differ = before != after
-            self.faces.append(_borders(*(_numbered(side[differ], offset) for side in (before, after))))
+            self.faces.append(borders(*(numbered(side[differ], offset) for side in (before, after))))
 
     def result(self) -> Components:
         """Join the pieces into components."""
-        roots = _join(self.total + 1, np.concatenate([np.zeros(0, np.uint64), *self.links]))
+        roots = joined(self.total + 1, np.concatenate([np.zeros(0, np.uint64), *self.links]))
         sizes = np.bincount(roots, np.concatenate(self.sizes)).astype(np.int64)
         values = np.zeros(len(sizes), self.labels.dtype)
         values[roots] = np.concatenate(self.values)
         frame = np.zeros(len(sizes), np.bool_)
         frame[roots[np.concatenate([np.zeros(1, np.uint32), *self.frame])]] = True
-        contacts = _summed(self.faces, roots) if self.contacts else None
+        contacts = summed(self.faces, roots) if self.contacts else None
         offsets = np.array(self.offsets, np.int64)
         return Components(self.labels, sizes, values, frame, contacts, self.rule, roots, offsets, tuple(self.kept))
-
-
-class _Seam:
-    """Ids and labels of the last plane before the next blocks along one axis, with a margin of one voxel.
-
-    The plane spans the blocks that share the outer axes' position: a section of the volume, a row of blocks, a block.
-    """
-
-    def __init__(self, axis: int, shape: tuple[int, ...]) -> None:
-        self.axis, self.shape = axis, shape
-        self.position: tuple[int, ...] = ()
-        self.planes: list[tuple[Ids, Table]] = []
-
-    def advance(self, box: Box, dtype: np.dtype[Any]) -> None:
-        """Begin a new plane if the block is not beside the one before."""
-        position = tuple(part.start for part in box[: self.axis + 1])
-        if position != self.position:
-            self.position = position
-            size = tuple(
-                2 + (part.stop - part.start if axis < self.axis else self.shape[axis])
-                for axis, part in enumerate(box)
-                if axis != self.axis
-            )
-            self.planes = [*self.planes[-1:], (np.zeros(size, np.uint32), np.zeros(size, dtype))]
-
-    def before(self, box: Box, step: tuple[int, int]) -> tuple[Ids, Table]:
-        """Return ids and labels of the neighbours before the block's first plane, ``step`` away within it."""
-        window = self._window(box, step)
-        ids, labels = self.planes[0]
-        return ids[window], labels[window]
-
-    def leave(self, box: Box, ids: Ids, labels: Table) -> None:
-        """Keep the block's last plane for the blocks after it."""
-        window = self._window(box, (0, 0))
-        for plane, face in zip(self.planes[-1], (ids, labels), strict=True):
-            plane[window] = face
-
-    def _window(self, box: Box, step: tuple[int, int]) -> tuple[slice, slice]:
-        parts = [
-            slice(0, part.stop - part.start) if axis < self.axis else part
-            for axis, part in enumerate(box)
-            if axis != self.axis
-        ]
-        u, v = (slice(part.start + 1 + by, part.stop + 1 + by) for part, by in zip(parts, step, strict=True))
-        return u, v
 
 
 def _boxes(array: Any) -> list[Box]:
     """Return the regions of an array with all three axes and their true ends, in the order of z, y, x."""
     full = [tuple(slice(*part.indices(n)[:2]) for part, n in zip(r, array.shape, strict=False)) for r in regions(array)]
     return [(*box, *(slice(0, n) for n in array.shape[len(box) :])) for box in full]  # type: ignore[misc]
-
-
-def _numbered(ids: Table, offset: int) -> Ids:
-    numbers: Ids = np.where(ids > 0, ids.astype(np.uint32) + np.uint32(offset), np.uint32(0))
-    return numbers
-
-
-def _pairs(first: Ids, second: Ids) -> npt.NDArray[np.uint64]:
-    """Return two ids as one number."""
-    return first.astype(np.uint64) << np.uint64(32) | second.astype(np.uint64)
-
-
-def _split(pairs: npt.NDArray[np.uint64]) -> tuple[Ids, Ids]:
-    return (pairs >> np.uint64(32)).astype(np.uint32), pairs.astype(np.uint32)
-
-
-def _borders(before: Ids, after: Ids, where: Any = ...) -> tuple[npt.NDArray[np.uint64], Counts]:
-    """Count the faces between each two pieces."""
-    return np.unique(_pairs(before[where], after[where]), return_counts=True)
-
-
-def _join(total: int, links: npt.NDArray[np.uint64]) -> Ids:
-    """Return the component of each piece, numbered in the order of their first pieces; piece 0 is component 0."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    if not links.size:
-        return np.arange(total, dtype=np.uint32)
-    graph = coo_array((np.ones(len(links), np.bool_), _split(links)), shape=(total, total))
-    _, groups = connected_components(graph, directed=False)
-    _, first = np.unique(groups, return_index=True)
-    rank = np.empty(len(first), np.uint32)
-    rank[np.argsort(first)] = np.arange(len(first), dtype=np.uint32)
-    roots: Ids = rank[groups]
-    return roots
-
-
-def _summed(faces: list[tuple[npt.NDArray[np.uint64], Counts]], roots: Ids) -> Counts:
-    """Add up the faces of each pair of components, in both directions."""
-    pairs = np.concatenate([np.zeros(0, np.uint64), *(keys for keys, _ in faces)])
-    counts = np.concatenate([np.zeros(0, np.int64), *(count for _, count in faces)])
-    a, b = (roots[side] for side in _split(pairs))
-    keys, where = np.unique(np.concatenate([_pairs(a, b), _pairs(b, a)]), return_inverse=True)
-    total = np.bincount(where, np.concatenate([counts, counts]), len(keys)).astype(np.int64)
-    first, second = _split(keys)
-    rows = np.stack([first.astype(np.int64), second.astype(np.int64), total], 1)
-    return rows[first > 0]
 
 
 def keep_labelled(stack: Stack, data: Any) -> Stack:

@@ -21,13 +21,14 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from napari_em_da.config import NonNegative, Positive
+from napari_em_da.config import Count, NonNegative, Positive
 from napari_em_da.config import Options as Base
 from napari_em_da.errors import ConfigError, DataError, ResourceError
 from napari_em_da.events import Progress
 from napari_em_da.metrics._base import load
 from napari_em_da.postprocess._base import Stack, Step, Work, per_block, whole_sections
 from napari_em_da.postprocess._mpp import Order, Rule, Section, repaired
+from napari_em_da.postprocess.z_filter import advice
 
 
 class Options(Base):
@@ -40,7 +41,7 @@ class Options(Base):
     )
     erosion_nm: NonNegative = Field(15.0, description="What propagates shrinks by this ...")
     erosion_step_nm: Positive = Field(5.0, description="... per such a distance along z")
-    radii: tuple[int, ...] = Field((1, 2), description="Distances, in sections, of the neighbours compared with")
+    radii: tuple[Count, ...] = Field((1, 2), description="Distances, in sections, of the neighbours compared with")
     order: Order = Field(
         "sequential", description="sequential: a section sees its predecessors as already changed; or all at once"
     )
@@ -140,40 +141,35 @@ def apply(stack: Stack, options: Options) -> Work:
     few around it, and the result is lazy.
     """
     if options.channel is None and len(stack.classes) != 2:
-        raise ConfigError(f"There are {len(stack.classes)} classes; say which one to repair: channel of {stack.classes}.")
+        raise ConfigError(
+            f"There are {len(stack.classes)} classes; say which one to repair: channel of {stack.classes}."
+        )
     value = stack.channel(options.channel or stack.classes[1])
     rule = Rule.of(stack.nm(), stack.labelled, **options.model_dump(exclude={"channel"}))
     stack = whole_sections(stack)
     if stack.lazy and not (rule.sequential or rule.labelled):
         reach = min(2 * sum(rule.radii), stack.shape[0] - 1)
-        return stack.with_data(per_block(stack, lambda block: _of_class(block, value, rule), (reach, 0, 0)))
+        return stack.with_data(
+            per_block(stack, lambda block: np.stack([*_sections(block, value, rule)]), (reach, 0, 0))
+        )
     out = _Written(stack) if stack.lazy else np.empty_like(stack.data)
-    for z, section in enumerate(_sections(stack, value, rule)):
+    for z, section in enumerate(_sections(stack.data, value, rule)):
         out[z] = section
         yield Progress(z + 1, stack.shape[0], "sections", "morphological post-processing")
     return stack.with_data(out.lazily() if isinstance(out, _Written) else out)
 
 
-def _of_class(block: npt.NDArray[Any], value: int, rule: Rule) -> npt.NDArray[Any]:
-    """Repair one class of labels in memory."""
-    masks = ((section == value).astype(np.uint8) for section in block)
-    result = np.empty_like(block)
-    for z, mask in enumerate(repaired(masks, lambda z: (block[z] == value).astype(np.uint8), rule)):
-        result[z] = _painted(block[z], mask, value)
-    return result
-
-
-def _sections(stack: Stack, value: int, rule: Rule) -> Iterator[npt.NDArray[Any]]:
+def _sections(data: Any, value: int, rule: Rule) -> Iterator[npt.NDArray[Any]]:
     """Stream the repaired sections; labels wait here while their masks pass through the steps."""
     waiting: deque[npt.NDArray[Any]] = deque()
 
     def masks() -> Iterator[Section]:
-        for labels in _read(stack.data):
+        for labels in _read(data):
             waiting.append(labels)
             yield (labels == value).astype(np.uint8)
 
     def truth(z: int) -> Section:
-        mask: Section = (load(stack.data, (slice(z, z + 1),))[0] == value).astype(np.uint8)
+        mask: Section = (load(data, (slice(z, z + 1),))[0] == value).astype(np.uint8)
         return mask
 
     for mask in repaired(masks(), truth, rule):
@@ -236,4 +232,4 @@ class _Written:
         return da.map_blocks(read, chunks=self.chunks, dtype=dtype, meta=np.empty((0, 0, 0), dtype), name=name)
 
 
-STEP = Step(Options, ("labels",), None, apply)
+STEP = Step(Options, ("labels",), None, apply, advice)

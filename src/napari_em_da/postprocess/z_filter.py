@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from napari_em_da.config import Options as Base
+from napari_em_da.errors import ConfigError
 from napari_em_da.postprocess._base import Stack, Step, per_block
 from napari_em_da.postprocess._components import keep_labelled
 
@@ -69,7 +70,14 @@ def z_filter(
     The operators of steps 4 to 7 of morphological post-processing (`napari_em_da.postprocess.mpp`), without its removal
     of small pieces. All sections change at once, from the labels before: unlike in the default order there, a block
     then needs a few sections around it and no more.
+
+    Raises
+    ------
+    ConfigError
+        If the radius is below 1.
     """
+    if radius < 1:
+        raise ConfigError(f"radius={radius} is a distance in sections; it is at least 1.")
     if mode == "median":
         return _majority(labels, radius, values, unannotated)
     if mode != "fill":
@@ -107,17 +115,23 @@ def _majority(labels: Labels, k: int, values: Collection[int] | None, unannotate
             votes = _in_window(labels == value, k)
             better = votes > most
             tied = ~better & (tied | (votes == most))
-            best[better], most[better] = value, votes[better]
+            np.copyto(best, value, where=better)
+            np.maximum(most, votes, out=most)
     change = ~tied & _moves(labels, values, unannotated) & _moves(best, values, unannotated)
     return np.where(change, best, labels)
 
 
 def _in_window(mask: npt.NDArray[np.bool_], k: int) -> npt.NDArray[np.int32]:
     """Count the sections z−k … z+k that have a voxel."""
-    total = np.concatenate([np.zeros((1, *mask.shape[1:]), np.int32), np.cumsum(mask, axis=0, dtype=np.int32)])
-    z = np.arange(len(mask))
-    count: npt.NDArray[np.int32] = total[np.minimum(z + k + 1, len(mask))] - total[np.maximum(z - k, 0)]
-    return count
+    counts, running = np.empty(mask.shape, np.int32), np.zeros(mask.shape[1:], np.int32)
+    for z in range(-k, len(mask)):
+        if z + k < len(mask):
+            running += mask[z + k]
+        if z > k:
+            running -= mask[z - k - 1]
+        if z >= 0:
+            counts[z] = running
+    return counts
 
 
 def apply(stack: Stack, options: Options) -> Stack:
@@ -144,4 +158,4 @@ def advice(stack: Stack) -> str | None:
     )
 
 
-STEP = Step(Options, ("labels",), None, apply)
+STEP = Step(Options, ("labels",), None, apply, advice)

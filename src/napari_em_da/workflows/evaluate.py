@@ -77,6 +77,17 @@ def evaluate(config: EvaluateConfig) -> Job:
         yield Progress(done, stages, "passes", "evaluating objects")
         found.add(evaluate_arrays(prediction.data, labels.data, as_ids, ignore_index=config.ignore_label, **options))
         done += 1
+    if config.plots is not None:
+        from napari_em_da.workflows.plots import plots
+
+        yield Progress(done, stages, "passes", "plotting")
+        image = None if config.image is None else Volume.open(config.image).data
+        about: dict[str, Any] = {"image": image, "spacing": spacing, "scoring": config.scoring}
+        if as_classes:
+            yield from plots(config.plots, guess, truth, kind=config.kind, classes=indices, scores=as_classes, **about)
+        if as_ids:
+            about |= {"kind": "instances", "ignored": config.ignore_label, "scores": as_ids}
+            yield from plots(config.plots, prediction.data, labels.data, **about)
     for text in found.warnings:
         yield Notice(text, "warning")
     for name, reason in found.undefined.items():

@@ -31,8 +31,15 @@ _TITLES = {
     "vrand_merge": "Rand score, merges",
     "arand": "adapted Rand error",
     "vinfo": "information score",
+    "vinfo_split": "information score, splits",
+    "vinfo_merge": "information score, merges",
+    "vi": "variation of information",
     "vi_split": "variation of information, splits",
     "vi_merge": "variation of information, merges",
+    "cremi_score": "CREMI score",
+    "hd": "Hausdorff distance",
+    "hd95": "95 % Hausdorff distance",
+    "assd": "mean surface distance",
     "iou": "IoU",
     "dice": "Dice",
 }
@@ -142,7 +149,7 @@ def section_curves(path: Path, pair: Pair, scores: Sequence[str] = ("iou",)) -> 
     known = tuple(dict.fromkeys(key for section in found for key in section if not key.startswith("threshold/")))
     drawn = [key for name in scores for key in known if key == name or _of_class(key, name, pair)]
     curves = {key: np.array([section.get(key, np.nan) for section in found]) for key in drawn}
-    _draw_curves(path, curves)
+    _draw_curves(path, curves, pair)
     return curves
 
 
@@ -220,15 +227,20 @@ def confusion(path: Path, pair: Pair) -> npt.NDArray[np.int64]:
     return matrix
 
 
-def _draw_curves(path: Path, curves: Curves) -> None:
-    panels: dict[tuple[bool, str], list[str]] = {}
+def _draw_curves(path: Path, curves: Curves, pair: Pair) -> None:
+    panels: dict[tuple[bool, str, bool], list[str]] = {}
     for name in curves:
-        panels.setdefault((lower_is_better(name.partition("/")[0]), _unit(name)), []).append(name)
+        base = name.partition("/")[0]
+        panels.setdefault((lower_is_better(base), _unit(base, pair), base.startswith("warping")), []).append(name)
     with drawing(path, (WIDTH, 0.5 + 2.0 * max(1, len(panels)))) as figure:
         axes = figure.subplots(max(1, len(panels)), sharex=True, squeeze=False)[:, 0]
-        for axis, ((lower, unit), names) in zip(axes, panels.items(), strict=False):
+        for axis, ((lower, unit, _), names) in zip(axes, panels.items(), strict=False):
             for i, name in enumerate(names):
-                look = {"color": COLOURS[i % len(COLOURS)], "marker": _MARKERS[i % len(_MARKERS)], **_LINE}
+                look = {
+                    "color": COLOURS[i % len(COLOURS)],
+                    "marker": _MARKERS[(i + i // len(COLOURS)) % len(_MARKERS)],
+                    **_LINE,
+                }
                 axis.plot(curves[name], label=f"{_title(name)} (mean {_mean(curves[name]):.3g})", **look)
             better = "lower is better" if lower else "higher is better"
             axis.set_ylabel(f"{'error' if lower else 'score'}{f' ({unit})' if unit else ''}\n({better})")
@@ -249,12 +261,14 @@ def _limits(curves: Sequence[Mapping[Any, float]]) -> tuple[float, float]:
     return (-0.01 * top if 0 <= low < 0.3 * high else low - air), top
 
 
-def _unit(name: str) -> str:
-    """Return the unit of a score, or nothing for shares."""
-    base = name.partition("/")[0]
-    if base in ("vi", "vi_split", "vi_merge"):
-        return "bits"
-    return "nm" if base in ("hd95", "assd", "hausdorff") else ""
+def _unit(name: str, pair: Pair) -> str:
+    """Return the unit of a score, or nothing for shares and counts."""
+    if name in ("vi", "vi_split", "vi_merge"):
+        base = pair.scoring.log_base
+        return "bits" if base == 2 else f"log to base {base:g}"
+    if name in ("hd", "hd95", "assd"):
+        return "nm" if pair.spacing else "voxels"
+    return ""
 
 
 def _title(name: str) -> str:

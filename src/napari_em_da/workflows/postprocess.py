@@ -59,7 +59,9 @@ def run_chain(config: PostprocessConfig) -> Job:
         labelled=config.labelled,
         in_memory_gib=config.in_memory_gib,
     )
-    resolve(config.chain, stack.holds)
+    for _, step, _ in resolve(config.chain, stack.holds):
+        if advice := step.advice(stack):
+            yield Notice(advice, "warning")
     how = "block by block" if stack.lazy else "in memory"
     yield Notice(f"{config.input.name} holds {stack.holds} ({', '.join(stack.classes)}); worked on {how}.")
     working = config.output.with_name(f".{config.output.name}.working")
