@@ -116,6 +116,7 @@ class SamplingConfig(Config):
     balance: Fraction = Field(0.5, description="Share of windows centred on a class chosen uniformly")
     validation: Annotated[float, Field(ge=0, lt=0.9)] = Field(0.1, description="Share of x held out for validation")
     validation_patches: Count = Field(16, description="Windows scored at each validation")
+    selection_patches: Count = Field(64, description="Target windows that a candidate is judged by, without labels")
     pixel_nm: Positive | None = Field(None, description="In-plane pixel size to train at; the data's own if absent")
     threads: Annotated[int, Field(ge=0, le=64)] = Field(1, description="Threads that prepare windows ahead")
 

@@ -8,24 +8,35 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from napari_em_da.config import LossConfig
+from napari_em_da.config import LossConfig, TrainingConfig
 from napari_em_da.losses import segmentation_loss
 from napari_em_da.methods import METHODS
 from napari_em_da.methods._base import Setup
-from napari_em_da.methods.adversarial import Adversarial, blur, straight_through
+from napari_em_da.methods._judging import blur, straight_through
+from napari_em_da.methods._parts import Adaptation
+from napari_em_da.methods.adversarial import AdversarialPart
 from napari_em_da.models import MODELS
+from napari_em_da.models._discriminator import PatchDiscriminator
 from napari_em_da.sampling import Sample
+from napari_em_da.training.loop import make_optimiser, train_step
 
 
-def make(**options: Any) -> Adversarial:
+def make(**options: Any) -> Adaptation:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = MODELS["unet"].create(1, 2, {"features": 4, "levels": 2})
         method = METHODS["adversarial"].create(
             Setup(network, segmentation_loss(LossConfig()), (32, 32), 10, 1e-3), options
         )
-    assert isinstance(method, Adversarial)
+    assert isinstance(method, Adaptation)
+    assert isinstance(method.parts[0], AdversarialPart)
     return method
+
+
+def judge(method: Adaptation) -> torch.nn.Module:
+    module = method.players()["discriminator"].module
+    assert isinstance(module, PatchDiscriminator)
+    return module
 
 
 def batch() -> dict[str, Sample]:
@@ -35,7 +46,7 @@ def batch() -> dict[str, Sample]:
     return {"source": Sample(image, labels), "target": Sample(other)}
 
 
-def turns(method: Adversarial, step: int = 9) -> dict[str, Any]:
+def turns(method: Adaptation, step: int = 9) -> dict[str, Any]:
     return dict(method.step(batch(), step))
 
 
@@ -58,7 +69,7 @@ def test_losses_equal_the_definitions(objective: str) -> None:
     losses = dict(method.step(data, 5))
     fake = method.network(data["target"].image).softmax(1)
     real = F.one_hot(data["source"].annotation, 2).movedim(-1, 1).float()
-    on_real, on_fake = (torch.sigmoid(method.discriminator(x)) for x in (real, fake))
+    on_real, on_fake = (torch.sigmoid(judge(method)(x)) for x in (real, fake))
     assert losses["discriminator"]["disc_real"].value.item() == pytest.approx(-on_real.log().mean().item(), rel=1e-4)
     assert losses["discriminator"]["disc_fake"].value.item() == pytest.approx(
         -(1 - on_fake).log().mean().item(), rel=1e-4
@@ -69,7 +80,7 @@ def test_losses_equal_the_definitions(objective: str) -> None:
 
 def test_discriminator_at_chance_costs_ln_2() -> None:
     method = make(statistics="shared")
-    for parameter in method.discriminator.parameters():
+    for parameter in judge(method).parameters():
         torch.nn.init.zeros_(parameter)
     losses = turns(method)["discriminator"]
     assert losses["disc_real"].value.item() == pytest.approx(0.693147, abs=1e-6)
@@ -78,7 +89,8 @@ def test_discriminator_at_chance_costs_ln_2() -> None:
 
 def test_parity_is_the_papers_literal_recipe() -> None:
     method = make(parity=True)
-    o = method.options
+    o = method.parts[0].options
+    assert method.options == o
     assert (o.objective, o.lambda_sup, o.lambda_adv, o.smoothing, o.blur_px) == ("minimax", 0.0, 1.0, 0.0, 0.0)
     assert set(turns(method)["network"]) == {"adversarial"}
 
@@ -88,7 +100,7 @@ def test_discriminator_turn_gives_the_network_no_gradient() -> None:
     _, losses = next(iter(method.step(batch(), 9)))
     sum(term.value for term in losses.values()).backward()
     assert all(p.grad is None for p in method.network.parameters())
-    assert all(p.grad is not None for p in method.discriminator.parameters())
+    assert all(p.grad is not None for p in judge(method).parameters())
 
 
 def test_zero_lambda_gives_the_supervised_gradient() -> None:
@@ -152,6 +164,36 @@ def test_by_default_true_maps_are_predictions_so_that_softness_tells_nothing() -
     method.train()
     losses = dict(method.step(same, 9))["discriminator"]
     on_fake = losses["disc_fake"].value
-    logit = method.discriminator(method.network(data["source"].image).softmax(1))
+    logit = judge(method)(method.network(data["source"].image).softmax(1))
     assert losses["disc_real"].value.item() == pytest.approx(F.softplus(-logit).mean().item(), rel=1e-4)
     assert on_fake.item() == pytest.approx(F.softplus(logit).mean().item(), rel=1e-4)
+
+
+def trained(name: str, **options: Any) -> dict[str, torch.Tensor]:
+    """The network after three steps of the training loop, dropout on."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = MODELS["unet"].create(1, 2, {"features": 4, "levels": 2, "dropout": 0.2})
+        method = METHODS[name].create(Setup(network, segmentation_loss(LossConfig()), (32, 32), 10, 1e-3), options)
+    config = TrainingConfig(steps=10)
+    players = method.players()
+    optimisers = {key: make_optimiser(player, config) for key, player in players.items()}
+    for step in range(3):
+        train_step(method, players, optimisers, batch(), step, config, torch.device("cpu"), None)
+    return {key: value.clone() for key, value in network.state_dict().items()}
+
+
+def test_zero_lambda_trains_the_supervised_network_bit_for_bit() -> None:
+    plain = trained("supervised")
+    assert all(torch.equal(plain[k], v) for k, v in trained("adversarial", lambda_adv=0.0).items())
+    moved = trained("adversarial", lambda_adv=1.0, warm_up=0.0)
+    assert any(not torch.equal(plain[k], v) for k, v in moved.items())
+
+
+def test_parity_in_a_combination_leaves_the_source_loss_to_the_combination() -> None:
+    network = make().network
+    parts = [{"name": "adversarial", "options": {"parity": True}}]
+    setup = Setup(network, segmentation_loss(LossConfig()), (32, 32), 10, 1e-3)
+    losses = turns(METHODS["combined"].create(setup, {"parts": parts}))["network"]
+    assert losses["adversarial"].weight == 1.0
+    assert losses["cross_entropy"].weight == 1.0

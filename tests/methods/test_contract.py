@@ -35,7 +35,7 @@ def losses_of(method: Method) -> dict[str, float]:
 @pytest.mark.parametrize("name", METHODS.names())
 def test_losses_are_finite_and_repeatable(name: str) -> None:
     first, second = losses_of(make(name)), losses_of(make(name))
-    assert first
+    assert first or not make(name).players()
     assert all(torch.isfinite(torch.tensor(v)) for v in first.values())
     assert first == second
 

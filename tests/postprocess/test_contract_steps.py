@@ -57,8 +57,6 @@ def stack(holds: Holds, *, lazy: bool = False) -> Stack:
 
 
 def apply(name: str, given: Stack, **options: Any) -> Stack:
-    if name == "mutex_watershed":
-        pytest.importorskip("bioimage_cpp")
     return apply_chain(parse(ChainConfig, {"steps": [{name: OPTIONS.get(name, {}) | options}]}), given)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import dask.array as da
 import numpy as np
 import pytest
@@ -17,10 +15,6 @@ from napari_em_da.postprocess._affinities import affinity_targets, boundary_of, 
 from napari_em_da.postprocess.mutex_watershed import from_boundary, mutex_watershed, offsets_for
 
 OFFSETS = [(-1, 0), (0, -1), (-3, 0), (0, -3)]
-
-needs_library = pytest.mark.skipif(
-    not __import__("importlib.util").util.find_spec("bioimage_cpp"), reason="bioimage-cpp absent"
-)
 
 
 def two_cells():
@@ -46,7 +40,6 @@ def stack_of(membrane, **options):
     return Stack(np.stack([1 - membrane, membrane], -1).astype(np.float32), "probabilities", **options)
 
 
-@needs_library
 @pytest.mark.parametrize("source", ["labels", "membrane"])
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 1, 2, 0]])
 def test_two_cells_and_a_membrane_give_two_ids(source, order):
@@ -61,7 +54,6 @@ def test_two_cells_and_a_membrane_give_two_ids(source, order):
     assert np.unique(masked).tolist() == [0, 1, 2] and ((masked == 0) == (labels == 0)).all()
 
 
-@needs_library
 def test_a_weak_gap_in_a_membrane_is_closed_by_repulsion():
     membrane = np.full((1, 15, 21), 0.05, np.float32)
     membrane[:, :, 10] = 0.95
@@ -73,7 +65,6 @@ def test_a_weak_gap_in_a_membrane_is_closed_by_repulsion():
     assert ndimage.label(membrane < 0.5)[1] == 1  # components cannot
 
 
-@needs_library
 def test_filling_leaves_no_zero_and_keeps_the_objects():
     _, _, p = membranes(1)
     offsets = offsets_for((8.0, 4.0, 4.0), 24)
@@ -114,7 +105,6 @@ def test_an_affinity_is_the_same_from_either_end():
         assert (moved[back > 0] == back[back > 0]).all() and (back > 0).any()
 
 
-@needs_library
 def test_cells_are_found_in_memory_and_in_blocks(tmp_path):
     which, membrane, p = membranes(2, (24, 64, 64), 16)
     chain = ChainConfig(steps=[{"mutex_watershed": {"reach_nm": 24}}])
@@ -130,7 +120,6 @@ def test_cells_are_found_in_memory_and_in_blocks(tmp_path):
         assert len({int(s.argmax()) for s in sizes if s.size}) == sum(s.size > 0 for s in sizes)  # and apart
 
 
-@needs_library
 def test_an_object_through_eight_blocks_has_one_id():
     membrane = np.zeros((24, 48, 48), np.float32)
     membrane[4:20, 8:40, 8:40] = 1
@@ -145,7 +134,6 @@ def test_an_object_through_eight_blocks_has_one_id():
     assert np.unique(ids).tolist() == [0, 1, 2]
 
 
-@needs_library
 def test_objects_leave_their_background_empty():
     p = np.zeros((4, 20, 20), np.float32)
     p[:, 2:8, 2:18] = p[:, 11:18, 2:18] = 0.9
@@ -163,8 +151,7 @@ def test_offsets_follow_the_voxel_size(reach):
     assert (0, -max(2, reach // 5), 0) in offsets
 
 
-def test_what_cannot_work_says_so(monkeypatch):
-    affinities = np.zeros((2, 4, 4), np.float32)
+def test_what_cannot_work_says_so():
     stack = Stack(np.zeros((1, 4, 4, 3), np.float32), "probabilities", (1, 1, 1), ("a", "b", "c"))
     with pytest.raises(ConfigError, match="3 classes; name the one"):
         boundary_of(stack, "membrane", None)
@@ -174,16 +161,17 @@ def test_what_cannot_work_says_so(monkeypatch):
         affinity_targets(np.zeros((3, 3), int), [(0, 0)])
     with pytest.raises(ConfigError, match="voxel size is unknown"):
         apply_chain(ChainConfig(steps=["mutex_watershed"]), stack_of(np.zeros((1, 4, 4))))
-    monkeypatch.setitem(sys.modules, "bioimage_cpp", None)
-    monkeypatch.delitem(sys.modules, "bioimage_cpp.segmentation", raising=False)
-    with pytest.raises(ConfigError, match=r"napari-em-da\[instances\]"):
-        mutex_watershed(affinities, OFFSETS[:2])
 
 
-@needs_library
 def test_offsets_that_do_not_fit_say_so():
     affinities = np.zeros((2, 4, 4), np.float32)
     with pytest.raises(DataError, match="as many offsets, not 1"):
         mutex_watershed(affinities, OFFSETS[:1])
     with pytest.raises(ConfigError, match="nearest neighbour"):
         mutex_watershed(affinities, OFFSETS[2:])
+    with pytest.raises(ConfigError, match=r"\(0, 0, -1\) needs 2 steps"):
+        mutex_watershed(affinities, [OFFSETS[0], (0, 0, -1)])
+    with pytest.raises(ConfigError, match=r"\(1, 2, 2\) needs 2 steps"):
+        mutex_watershed(affinities, OFFSETS[:2], strides=(1, 2, 2))
+    with pytest.raises(DataError, match="mask"):
+        mutex_watershed(affinities, OFFSETS[:2], mask=np.ones((4, 5), bool))

@@ -39,7 +39,7 @@ def test_demo_leaves_scores_and_pictures(tmp_path: Path, monkeypatch: pytest.Mon
     assert "B-train.tif" in adaptation
     assert "B-train-labels" not in adaptation  # only the score and the supervised bound read the labels of B
     previews = list((tmp_path / "demo" / "adapted" / "previews").glob("*.png"))
-    assert {p.name for p in previews} == {f"{s:06d}-{n}.png" for s in (2, 4) for n in ("image", "prediction")}
+    assert {p.name for p in previews} == {f"{s:06d}-{n}.png" for s in (0, 2, 4) for n in ("image", "prediction")}
     assert run(demo(tmp_path / "demo")).scores == scores  # finished: reported again, nothing trained
     with pytest.raises(ConfigError, match="exists already"):
         next(demo(tmp_path / "demo", seed=1))

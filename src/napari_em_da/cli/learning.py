@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from napari_em_da.cli.app import app
 from napari_em_da.cli.output import display_found, finish
 from napari_em_da.cli.values import (
+    AdaptName,
     Classes,
     Json,
     MethodName,
@@ -119,7 +121,7 @@ def adapt(
     target: list[Path],
     out: Path,
     voxel_nm: Voxel = None,
-    method: MethodName = "adversarial",
+    method: AdaptName = "adversarial",
     option: Settings = None,
     augment: AugmentConfig = AugmentConfig(),
     sampling: SamplingConfig = SamplingConfig(),
@@ -200,6 +202,49 @@ def replay(run: Path, *, out: Path | None = None, as_json: Json = False) -> None
     from napari_em_da.workflows.replay import replay as job
 
     finish(job(run, out), as_json)
+
+
+@app.command
+def benchmark(
+    what: Literal["adaptation"],
+    *,
+    data: Path,
+    work: Path = Path("runs/benchmark"),
+    profile: Literal["cpu", "gpu", "tiny"] = "cpu",
+    pair: list[str] | None = None,
+    method: list[str] | None = None,
+    seeds: int = 3,
+    as_json: Json = False,
+) -> None:
+    """Run a grid of methods on real microscope pairs; a stopped one goes on, one row per run is added to a table.
+
+    Parameters
+    ----------
+    what
+        Which benchmark.
+    data
+        Folder with epfl_hippocampus, vnc_sstem and flyem_medulla.
+    work
+        Folder for runs, the table and its plots.
+    profile
+        Budgets: for a CPU, for a GPU, or a tiny one that only shows that everything works.
+    pair
+        Only this pair, for example 'epfl->vnc mito'; may be repeated.
+    method
+        Only this method; may be repeated.
+    seeds
+        Repetitions of everything.
+    as_json
+        Print JSON for machines.
+    """
+    from napari_em_da.experiments.adaptation import METHODS as GRID
+    from napari_em_da.experiments.adaptation import grid
+    from napari_em_da.experiments.pairs import PAIRS
+
+    finish(
+        grid(data, work, profile=profile, pairs=pair or tuple(PAIRS), methods=method or tuple(GRID), seeds=seeds),
+        as_json,
+    )
 
 
 @app.command

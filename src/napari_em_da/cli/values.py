@@ -86,17 +86,20 @@ Settings = Annotated[list[str] | None, Parameter(negative="")]
 Json = Annotated[bool, Parameter(name="--json", negative="")]
 
 
-def choice(catalog: Catalog[Any]) -> Any:
+def choice(catalog: Catalog[Any], **more: str) -> Any:
     """Return the type of an option whose choices are a catalog, each with the first line of its docstring."""
     lines = [f"{name}: {catalog.summary(name)}" for name in catalog]
-    return Annotated[Literal[catalog.names()], Parameter(help=" | ".join(lines))]
+    lines += [f"{name}: {text}" for name, text in more.items()]
+    return Annotated[Literal[(*catalog.names(), *more)], Parameter(help=" | ".join(lines))]
 
 
 if TYPE_CHECKING:
+    AdaptName: TypeAlias = str
     MethodName: TypeAlias = str
     NetworkName: TypeAlias = str
     WeightName: TypeAlias = str
 else:
+    AdaptName = choice(METHODS, auto="Try several methods and choose among all their checkpoints without labels.")
     MethodName, NetworkName, WeightName = choice(METHODS), choice(MODELS), choice(WEIGHTS)
 
 

@@ -26,6 +26,7 @@ class Setup:
     patch: tuple[int, ...]
     steps: int
     learning_rate: float
+    prior: tuple[float, ...] = ()  # share of each class among the annotated source voxels, background first
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,13 @@ class MethodSpec:
     """One entry of the catalog of methods.
 
     ``streams`` names the samples that ``step`` needs: ``"source"`` (labelled) and ``"target"`` (unlabelled).
+    ``part`` builds the method's own losses for ``combined``, where it is a sum of parts.
     """
 
     build: Callable[[Setup, Any], Method]
     options_type: type[Options]
     streams: tuple[str, ...] = ("source",)
+    part: Callable[[Setup, Any], Any] | None = None
 
     def create(self, setup: Setup, options: dict[str, Any] | None = None) -> Method:
         """Validate ``options`` and build the method; wrong options are a ConfigError."""

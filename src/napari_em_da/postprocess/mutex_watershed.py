@@ -1,12 +1,10 @@
 """Mutex watershed: objects grow along strong affinities and never join across a stronger repulsion (Wolf et al. 2020).
 
-Affinities come from a membrane probability map; there is no threshold to choose and no number of objects. Needs
-bioimage-cpp.
+Affinities come from a membrane probability map; there is no threshold to choose and no number of objects.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -18,7 +16,8 @@ from napari_em_da.config import Fraction, Options, Positive
 from napari_em_da.errors import ConfigError, DataError
 from napari_em_da.postprocess._affinities import Affinities, Offsets, boundary_of, membrane_affinities
 from napari_em_da.postprocess._base import Stack, Step, Work
-from napari_em_da.postprocess._blocks import consecutive, instances_by_block
+from napari_em_da.postprocess._blocks import instances_by_block
+from napari_em_da.postprocess._mutex import mutex_partition
 from napari_em_da.volume import VoxelSize
 
 Ids = npt.NDArray[np.uint32]
@@ -64,40 +63,39 @@ def mutex_watershed(
     Raises
     ------
     ConfigError
-        If bioimage-cpp is missing, or no offset is attractive.
+        If no offset is attractive, or offsets or strides do not have one step per axis.
     DataError
-        If there is not one offset per channel.
+        If there is not one offset per channel, or the mask has another shape.
+    ResourceError
+        If there are 2^32 affinities or more.
 
     Notes
     -----
-    bioimage-cpp wants repulsive channels high where voxels are to be apart; it is given 1 − affinity there. Affinities
-    as they are would make everything one object, without an error.
+    Pairs are taken from strong to weak; of equal ones, the attractive first, then by channel and voxel, with the ids
+    that bioimage-cpp 0.9 gives. The kernel wants repulsive channels high where voxels are to be apart and is given
+    1 − affinity there. Affinities as they are would make everything one object, without an error.
 
     References
     ----------
-    Wolf et al. (2020), The mutex watershed and its objective: efficient, parameter-free graph partitioning.
+    Wolf et al. (2018), The mutex watershed: efficient, parameter-free image partitioning; Wolf et al. (2020), The mutex
+    watershed and its objective: efficient, parameter-free graph partitioning.
     """
-    try:
-        library = importlib.import_module("bioimage_cpp.segmentation")
-    except ImportError:
-        raise ConfigError(
-            "The mutex watershed needs bioimage-cpp; pip install 'napari-em-da[instances]', or use the step watershed."
-        ) from None
+    shape = affinities.shape[1:]
     if len(offsets) != len(affinities):
         raise DataError(f"{len(affinities)} channels of affinities need as many offsets, not {len(offsets)}.")
+    if mask is not None and mask.shape != shape:
+        raise DataError(f"The mask {mask.shape} and a channel of affinities {shape} differ in shape; crop them to one.")
+    for steps in (*offsets, *([] if strides is None else [strides])):
+        if len(steps) != len(shape):
+            raise ConfigError(f"{tuple(steps)} needs {len(shape)} steps, one per axis of a channel.")
     attractive = [i for i, offset in enumerate(offsets) if sum(map(abs, offset)) == 1]
     repulsive = [i for i in range(len(offsets)) if i not in attractive]
     if not attractive:
         raise ConfigError(f"None of the offsets {list(offsets)} is a nearest neighbour, such as (0, 0, -1); add some.")
     ordered = np.concatenate([affinities[attractive], 1 - affinities[repulsive]]).astype(np.float32)
-    found = library.mutex_watershed(
-        ordered,
-        [tuple(int(o) for o in offsets[i]) for i in attractive + repulsive],
-        len(attractive),
-        strides=None if strides is None else [int(s) for s in strides],
-        mask=mask,
-    )
-    return consecutive(found)[0]  # with a mask, bioimage-cpp leaves gaps
+    moves = [tuple(int(o) for o in offsets[i]) for i in attractive + repulsive]
+    grid = None if strides is None else [int(s) for s in strides]
+    return mutex_partition(ordered, moves, len(attractive), grid, mask)
 
 
 def offsets_for(voxel_nm: VoxelSize, reach_nm: float) -> list[tuple[int, int, int]]:

@@ -22,7 +22,8 @@ from napari_em_da.training import checkpoint
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.training.schedule import learning_rate_factor
 
-Validate = Callable[[Method, int], Iterator[Event]]  # its Metric must hold "score": higher is better
+# Its Metric may hold "score", whose highest value is kept as ``best``, and "collapsed", which ends the run.
+Validate = Callable[[Method, int], Iterator[Event]]
 
 
 @dataclass
@@ -87,15 +88,18 @@ def fit(
 
     prefetch = batches(state.step)
     waiting = 0.0
+    stop = False
     try:
         while True:
             if state.step > state.validated and (state.step % config.validate_every == 0 or state.step == config.steps):
                 score = None
+                stop = False
                 with averaged(method.network, average):
                     for event in validate(method, state.step):
                         if isinstance(event, Metric):
                             folder.log(event.step, event.values)
                             score = event.values.get("score", score)
+                            stop = "collapsed" in event.values
                         elif isinstance(event, Preview):
                             folder.preview(event)
                         yield event
@@ -104,11 +108,12 @@ def fit(
                         state.best_score, state.best_step = score, state.step
                         save_network(folder, method, state)
                         yield Saved(folder.best, f"best checkpoint: score {score:.4f} at step {state.step}")
-            if state.step > saved_step and (state.step % config.checkpoint_every == 0 or state.step == config.steps):
+            ending = stop or state.step >= config.steps
+            if state.step > saved_step and (state.step % config.checkpoint_every == 0 or ending):
                 save_all(folder, method, optimisers, average, state)
                 saved_step = state.step
                 yield Saved(folder.last, "last checkpoint")
-            if state.step >= config.steps:
+            if ending:
                 break
 
             for name, optimiser in optimisers.items():

@@ -5,11 +5,14 @@ from __future__ import annotations
 from napari_em_da.config import AdaptConfig, M, TrainConfig, TrainingConfig
 from napari_em_da.jobs import Job
 from napari_em_da.training.folder import RunFolder
+from napari_em_da.workflows.auto import AUTO, auto
 from napari_em_da.workflows.train import full, train
 
 
 def adapt(config: AdaptConfig, *, resume: bool = False) -> Job:
     """Adapt the network of ``config.run`` to ``config.target`` and yield events as ``train`` does.
+
+    The method ``auto`` tries several methods and chooses among all their checkpoints without target labels.
 
     The target's pixel size becomes the network's: the source is resampled to it. No labels of the target are read; the
     config has no place for them.
@@ -19,6 +22,8 @@ def adapt(config: AdaptConfig, *, resume: bool = False) -> Job:
     ConfigError, DataError, ResourceError, JobFailed
         As ``train``.
     """
+    if config.method.name == AUTO:
+        return auto(config, resume=resume)
     return train(expand(config), resume=resume)
 
 

@@ -21,6 +21,7 @@ from napari_em_da.models import MODELS
 from napari_em_da.models._base import SegmentationNet
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.volume import Volume
+from napari_em_da.workflows.target_checks import check_target
 
 IGNORE = 255
 
@@ -46,6 +47,7 @@ class Plan:
     pixel_nm: float | None
     device: torch.device
     dtype: torch.dtype | None
+    prior: tuple[float, ...]  # share of each class in the source's labels, background first
     notices: tuple[str, ...]
 
     @property
@@ -74,10 +76,10 @@ def make_plan(config: TrainConfig) -> Plan:
     if needs_target and not config.target:
         raise ConfigError(f"The method {config.method.name!r} adapts to a target; give at least one target volume.")
     if config.target and not needs_target:
-        notices.append(f"The method {config.method.name!r} does not use the target volumes.")
+        notices.append(f"The method {config.method.name!r} learns nothing from the target volumes itself.")
     source = tuple(open_labelled(item, config.classes, config.ignore_label) for item in config.source)
     target = tuple(open_image(item) for item in config.target)
-    check_classes(source, config)
+    prior = check_classes(source, config)
     network, info = build_network(config)
     patch = config.sampling.patch_px[-network.ndim :]
     if network.ndim == 2 and config.sampling.patch_px[0] != 1:
@@ -95,7 +97,9 @@ def make_plan(config: TrainConfig) -> Plan:
             origin = "as given" if item.voxel_nm else "from the file"
             notices.append(f"{item.image.name}: voxel size {size} nm ({origin}).")
         _ = volume.intensity  # NaN and constant volumes stop here
-    return Plan(config, source, target, method, network, info, pixel_nm, device, dtype, tuple(notices))
+    for volume in target:
+        notices += check_target(volume, [item.image for item in source])
+    return Plan(config, source, target, method, network, info, pixel_nm, device, dtype, prior, tuple(notices))
 
 
 def open_image(item: ImageConfig) -> Volume:
@@ -162,8 +166,8 @@ def class_values(classes: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]
     return list(classes.values())
 
 
-def check_classes(source: tuple[LabelledVolume, ...], config: TrainConfig) -> None:
-    """Count the classes over all sources: each must occur, beside at least one other."""
+def check_classes(source: tuple[LabelledVolume, ...], config: TrainConfig) -> tuple[float, ...]:
+    """Count the classes over all sources: each must occur, beside at least one other; return their shares."""
     counts = np.zeros(256, np.int64)
     for item in source:
         counts += count_classes(item.labels)
@@ -179,6 +183,8 @@ def check_classes(source: tuple[LabelledVolume, ...], config: TrainConfig) -> No
             f"The labels hold a single class ({int(counts[:IGNORE].sum())} voxels); nothing can be told apart. "
             "Annotate at least one voxel of another class."
         )
+    own = counts[: len(config.classes) + 1]
+    return tuple(float(share) for share in own / own.sum())
 
 
 def count_classes(labels: Any) -> npt.NDArray[np.int64]:

@@ -6,7 +6,7 @@ import platform
 import shutil
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,25 @@ import torch
 
 from napari_em_da.config import SamplingConfig, TrainConfig
 from napari_em_da.errors import ConfigError, ResourceError
-from napari_em_da.events import Event, Finished, Notice, Progress
+from napari_em_da.events import Event, Finished, Metric, Notice, Preview, Progress
 from napari_em_da.jobs import Job, forward
 from napari_em_da.losses import segmentation_loss
 from napari_em_da.methods._base import Method, Setup
 from napari_em_da.sampling import Prefetch, Sampler, Source
+from napari_em_da.selection._base import Reference
 from napari_em_da.training.folder import RunFolder
-from napari_em_da.training.loop import FitResult, Progressed, fit, save_network
+from napari_em_da.training.loop import FitResult, fit
 from napari_em_da.weights import weight_map
-from napari_em_da.workflows.plan import IGNORE, LabelledVolume, Plan, describe_volume, make_plan, memory_budget
+from napari_em_da.workflows.judging import Judge, decide, label_sections, read_records
+from napari_em_da.workflows.plan import (
+    IGNORE,
+    LabelledVolume,
+    Plan,
+    describe_volume,
+    in_plane,
+    make_plan,
+    memory_budget,
+)
 from napari_em_da.workflows.validation import Validation
 
 Region = tuple[slice, slice, slice]
@@ -32,7 +42,11 @@ Region = tuple[slice, slice, slice]
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished run: its folder, the best validation score with its step, a hash of the final weights, seconds."""
+    """A finished run: its folder, the best validation score with its step, a hash of the final weights, seconds.
+
+    Of an adaptation ``best_step`` is the candidate chosen without target labels (0: the source model), and
+    ``best_score`` its IoU on held-out windows of the source.
+    """
 
     run: Path
     steps: int
@@ -76,9 +90,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> Job:
         yield Notice(text)
     samplers, validation = yield from prepare(plan, folder)
     method = make_method(plan)
-    if plan.target and not resume:
-        # the source model itself is the first candidate: a run that never passes its guards keeps it
-        save_network(folder, method, Progressed(best_score=0.0, best_step=0))
+    if plan.target and not folder.best.is_file():
+        yield from judge_source(method.to(plan.device), validation, folder)
     result: FitResult = yield from forward(
         fit(
             method,
@@ -91,18 +104,35 @@ def train(config: TrainConfig, *, resume: bool = False) -> Job:
             resume=resume,
         )
     )
-    if plan.target and result.best_step <= 0:
-        yield Notice("No adapted checkpoint passed the guards; the run keeps the source model.", "warning")
+    if plan.target:
+        chosen, choice, _ = decide([record for record in read_records(folder) if record.step <= result.steps])
+        result = replace(result, best_step=chosen.step, best_score=chosen.source_iou or 0.0)
+        yield Notice(choice.warning or choice.why, "warning" if choice.warning else "info")
     seconds = round(time.perf_counter() - started, 1)
     folder.update_info({"finished": True, "result": {**vars(result), "seconds": seconds}})
     yield Finished(TrainResult(config.run, result.steps, result.best_score, result.best_step, result.digest, seconds))
+
+
+def judge_source(method: Method, validation: Validation, folder: RunFolder) -> Job:
+    """Look at the network as it starts: the source model is the first candidate, and the one to fall back on."""
+    for event in validation(method, 0):
+        if isinstance(event, Metric):
+            folder.log(event.step, event.values)
+        elif isinstance(event, Preview):
+            folder.preview(event)
+        yield event
 
 
 def make_method(plan: Plan) -> Method:
     """Build the method; the same seed gives the same first weights of whatever it adds to the network."""
     config = plan.config
     setup = Setup(
-        plan.network, segmentation_loss(config.loss), plan.patch, config.training.steps, config.training.learning_rate
+        plan.network,
+        segmentation_loss(config.loss),
+        plan.patch,
+        config.training.steps,
+        config.training.learning_rate,
+        plan.prior,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
@@ -228,7 +258,9 @@ def prepare(plan: Plan, folder: RunFolder) -> Generator[Event, None, tuple[dict[
         }
         return Sampler(sources, stream=stream, **{**settings, **changes})
 
-    samplers = {"source": sampler(train_parts, "source")}
+    samplers = {}
+    if "source" in plan.method.streams:
+        samplers["source"] = sampler(train_parts, "source")
     if "target" in plan.method.streams:
         samplers["target"] = sampler(targets, "target", balance=0.0, match=None)
     still: dict[str, Any] = {
@@ -244,8 +276,21 @@ def prepare(plan: Plan, folder: RunFolder) -> Generator[Event, None, tuple[dict[
             "The held-out part holds no label: nothing is validated, and the last weights are kept.", "warning"
         )
     held = sampler(held_out, "validation", **still).grid(s.validation_patches) if held_out else []
-    seen = sampler(targets, "target-preview", **still).grid(s.validation_patches) if targets else []
-    return samplers, Validation(plan, folder, held, seen)
+    if not targets:
+        return samplers, Validation(plan, held)
+    seen = sampler(targets, "target-preview", **still).grid(s.selection_patches)
+    windows = [sample.image for sample in seen]
+    return samplers, Validation(plan, held, Judge(folder, windows, reference(plan, windows[0].shape)))
+
+
+def reference(plan: Plan, window: tuple[int, ...]) -> Reference:
+    """Measure what the classes look like in the source's labels, at the pixel size of the training."""
+    sections: list[np.ndarray] = []
+    for item in plan.source:
+        own = in_plane(item.image.voxel_nm)
+        factor = None if own is None or plan.pixel_nm is None else own / plan.pixel_nm
+        sections += label_sections(item.labels, factor)
+    return Reference.from_labels(sections, list(plan.config.classes), (window[-2], window[-1]))
 
 
 def labelled(part: Source) -> bool:

@@ -1,0 +1,1 @@
+"""Grids of runs that compare methods on real volumes."""

@@ -1,0 +1,336 @@
+"""The adaptation benchmark: every method on every pair, one row per run, resumable, chosen without target labels."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from napari_em_da.config import (
+    AdaptConfig,
+    AdaptTrainingConfig,
+    AugmentConfig,
+    EvaluateConfig,
+    MethodConfig,
+    NetworkConfig,
+    SamplingConfig,
+    SegmentConfig,
+    TrainConfig,
+    TrainingConfig,
+)
+from napari_em_da.errors import ConfigError, DataError, JobFailed
+from napari_em_da.events import Finished, Notice, Progress
+from napari_em_da.experiments.pairs import PAIRS, Labelled, Pair, make_pair
+from napari_em_da.jobs import Job, forward
+from napari_em_da.jobs import run as run_job
+from napari_em_da.selection import DEFAULT_CRITERIA
+from napari_em_da.selection.ranking import SOURCE_ONLY
+from napari_em_da.training.checkpoint import write_text
+from napari_em_da.training.folder import RunFolder
+from napari_em_da.workflows.adapt import adapt
+from napari_em_da.workflows.auto import DEFAULT_PORTFOLIO, gather
+from napari_em_da.workflows.evaluate import evaluate
+from napari_em_da.workflows.judging import Record, decide, read_records
+from napari_em_da.workflows.segment import segment
+from napari_em_da.workflows.train import train
+
+SUPERVISED = "target_supervised"
+AUTO = "auto"
+SOURCE_AUGMENT = AugmentConfig(
+    scale=(0.75, 1.35), rotate_deg=180, elastic=0.2, photometric=0.6, contrast=(0.6, 1.5), gamma=(0.6, 1.7), blur_px=1.5
+)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Budgets of one class of machines, in steps."""
+
+    source: int
+    adapt: int
+    bound: int
+    features: int
+    patch: int
+    every: int
+
+
+PROFILES = {
+    "cpu": Profile(source=900, adapt=240, bound=600, features=32, patch=192, every=60),
+    "gpu": Profile(source=6000, adapt=3000, bound=6000, features=32, patch=256, every=300),
+    "tiny": Profile(source=6, adapt=4, bound=6, features=4, patch=32, every=2),
+}
+
+
+def _method(name: str, match: float = 0.5, **options: Any) -> tuple[MethodConfig, dict[str, Any]]:
+    return MethodConfig(name=name, options=options), {"match_target": match}
+
+
+def _parts(*names: str) -> dict[str, Any]:
+    return {"parts": [{"name": name} for name in names]}
+
+
+METHODS: dict[str, tuple[MethodConfig, dict[str, Any]]] = {
+    "adabn": _method("adabn", 0),
+    "histogram": _method("supervised", 1.0),
+    "fda": _method("fda", 0),
+    "mmd": _method("mmd"),
+    "coral": _method("coral"),
+    "dann": _method("dann"),
+    "ynet": _method("ynet"),
+    "two_stream": _method("two_stream"),
+    "adversarial": _method("adversarial"),
+    "conditional": _method("conditional"),
+    "entropy": _method("entropy"),
+    "mean_teacher": _method("mean_teacher"),
+    "coral_mean_teacher": _method("combined", **_parts("coral", "mean_teacher")),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; ``oracle_*`` use the target's test labels and are for comparison only."""
+
+    pair: str
+    method: str
+    seed: int
+    iou: float
+    dice: float
+    chosen_without_labels: str
+    step_cost_ratio: float
+    seconds: float
+    oracle_iou: float
+    oracle_step: str
+    candidates: int
+    profile: str
+
+
+def grid(
+    data: Path,
+    work: Path,
+    *,
+    profile: Literal["cpu", "gpu", "tiny"] = "cpu",
+    pairs: Sequence[str] = tuple(PAIRS),
+    methods: Sequence[str] = tuple(METHODS),
+    seeds: int = 1,
+) -> Job:
+    """Run what is not in the table yet and yield events; Finished carries the path of the table.
+
+    Parameters
+    ----------
+    data : Path
+        Folder with the volumes.
+    work : Path
+        Run folders and the table ``adaptation.csv``; a stopped grid goes on where it was.
+    """
+    for name in methods:
+        if name not in METHODS:
+            raise ConfigError(f"Unknown method {name!r} of the benchmark; known: {', '.join(METHODS)}.")
+    table = work / "adaptation.csv"
+    budget = PROFILES[profile]
+    jobs = [(pair, seed) for seed in range(seeds) for pair in pairs]
+    for number, (name, seed) in enumerate(jobs):
+        yield Progress(number, len(jobs), "grids", name)
+        pair = make_pair(name, data, work / "data")
+        home = work / f"{name.replace('->', '-').replace(' ', '-')}-{seed}"
+        home.mkdir(parents=True, exist_ok=True)
+        source = home / "source"
+        yield from forward(_trained(source_config(pair, source, budget, seed)))
+        for method in (SOURCE_ONLY, SUPERVISED, *methods):
+            if any((r["pair"], r["method"], r["seed"]) == (name, method, str(seed)) for r in read_table(table)):
+                continue
+            try:
+                row = yield from _row(pair, method, home, source, budget, seed, profile)
+            except JobFailed as error:
+                yield Notice(f"{name}, {method}: {error}", "warning")
+                continue
+            append(table, row)
+            yield Notice(f"{name}, {method}, seed {seed}: IoU {row.iou:.3f} ({row.chosen_without_labels})")
+        yield from _auto(pair, home, seed, profile, table)
+    yield Progress(len(jobs), len(jobs), "grids", "benchmark")
+    yield Finished(table)
+
+
+def source_config(pair: Pair, run: Path, budget: Profile, seed: int) -> TrainConfig:
+    """Return the training of the source model: the baseline, randomised as strongly as the rest."""
+    return TrainConfig(
+        run=run,
+        source=tuple(item.config() for item in pair.source),
+        classes=pair.classes,
+        network=NetworkConfig(options={"features": budget.features} | ({"levels": 2} if budget.features < 8 else {})),
+        sampling=_sampling(pair, budget),
+        augment=SOURCE_AUGMENT,
+        training=TrainingConfig(
+            steps=budget.source, seed=seed, weight_decay=0.05, ema=0.99, validate_every=max(2, budget.source // 6)
+        ),
+    )
+
+
+def _sampling(pair: Pair, budget: Profile) -> SamplingConfig:
+    small = budget.patch < 64
+    return SamplingConfig(
+        pixel_nm=pair.pixel_nm,
+        patch_px=(1, budget.patch, budget.patch),
+        batch=2 if small else 8,
+        validation=0.06,
+        selection_patches=4 if small else 64,
+    )
+
+
+def _trained(config: TrainConfig) -> Job:
+    """Train unless the run is finished; go on with one that was stopped."""
+    folder = RunFolder(config.run)
+    if (config.run / "run.json").is_file() and folder.info().get("finished"):
+        yield Finished(None)
+        return
+    yield from train(config, resume=(config.run / "config.yaml").is_file())
+
+
+def _row(pair: Pair, method: str, home: Path, source: Path, budget: Profile, seed: int, profile: str) -> Any:
+    started = time.perf_counter()
+
+    def plain(chosen: str, found: tuple[float, float], seconds: float) -> Row:
+        return Row(pair.name, method, seed, *found, chosen, 1.0, seconds, float("nan"), "", 0, profile)
+
+    if method == SOURCE_ONLY:
+        found = score(source, pair.test, pair.target_classes)
+        result = RunFolder(source).info()["result"]
+        return plain(f"step {result['best_step']}", found, result["seconds"])
+    run = home / method
+    if method == SUPERVISED:
+        config = source_config(pair, run, budget, seed).model_copy(
+            update={"source": (pair.target.config(),), "classes": pair.target_classes}
+        )
+        steps = config.training.model_copy(update={"steps": budget.bound, "validate_every": max(2, budget.bound // 4)})
+        yield from forward(_trained(config.model_copy(update={"training": steps})))
+        found = score(run, pair.test, pair.target_classes)
+        result = RunFolder(run).info()["result"]
+        return plain("uses target labels", found, result["seconds"])
+    if not ((run / "run.json").is_file() and RunFolder(run).info().get("finished")):
+        job = adapt(adapt_config(pair, method, source, run, budget, seed), resume=(run / "config.yaml").is_file())
+        yield from forward(job)
+    result = RunFolder(run).info()["result"]
+    records = read_records(RunFolder(run))
+    truth = known_scores(run, records, pair)
+    chosen, _, _ = decide(records, DEFAULT_CRITERIA)
+    best = max(records, key=lambda record: truth[str(record.step)]["iou"])
+    mine = truth[str(chosen.step)]
+    seconds = result.get("seconds", time.perf_counter() - started)
+    ratio = step_cost(run)
+    place = f"{chosen.name}, step {chosen.step}"
+    oracle = (truth[str(best.step)]["iou"], f"step {best.step}", len(records))
+    return Row(pair.name, method, seed, mine["iou"], mine["dice"], place, ratio, seconds, *oracle, profile)
+
+
+def adapt_config(pair: Pair, method: str, source: Path, run: Path, budget: Profile, seed: int) -> AdaptConfig:
+    """Return the adaptation of one row."""
+    config, augment = METHODS[method]
+    return AdaptConfig(
+        run=source,
+        target=(pair.unlabelled(),),
+        out=run,
+        method=config,
+        augment=AugmentConfig(**augment),
+        sampling=_sampling(pair, budget),
+        training=AdaptTrainingConfig(
+            steps=budget.adapt,
+            seed=seed,
+            learning_rate=3e-4,
+            schedule="onecycle",
+            ema=0.97,
+            validate_every=budget.every,
+            checkpoint_every=budget.adapt,
+        ),
+    )
+
+
+def _auto(pair: Pair, home: Path, seed: int, profile: str, table: Path) -> Job:
+    """Choose among the candidates of the portfolio's runs, as ``adapt --method auto`` does, without training again."""
+    names = [entry.name for entry in DEFAULT_PORTFOLIO]
+    rows = read_table(table)
+    done = any((r["pair"], r["method"], r["seed"]) == (pair.name, AUTO, str(seed)) for r in rows)
+    runs = [RunFolder(home / name) for name in names if (home / name / "run.json").is_file()]
+    if done or len(runs) < len(names):
+        yield Notice(f"{pair.name}: auto is done." if done else f"{pair.name}: auto needs all of {', '.join(names)}.")
+        return
+    records = gather(runs)
+    chosen, choice, text = decide(records, DEFAULT_CRITERIA)
+    write_text(home / "auto.md", text)
+    truth = {
+        (r.name, r.step): known_scores(r.weights.parents[1], read_records(RunFolder(r.weights.parents[1])), pair)[
+            str(r.step)
+        ]
+        for r in records
+    }
+    best = max(records, key=lambda record: truth[record.name, record.step]["iou"])
+    mine = truth[chosen.name, chosen.step]
+    own = {r["method"]: r for r in rows if (r["pair"], r["seed"]) == (pair.name, str(seed))}
+    seconds = sum(float(own[name]["seconds"]) for name in names if name in own)
+    place = f"{chosen.name}, step {chosen.step}"
+    oracle = (truth[best.name, best.step]["iou"], f"{best.name}, step {best.step}", len(records))
+    append(table, Row(pair.name, AUTO, seed, mine["iou"], mine["dice"], place, float("nan"), seconds, *oracle, profile))
+    yield Notice(f"{pair.name}, auto, seed {seed}: IoU {mine['iou']:.3f}. {choice.why}")
+
+
+def known_scores(run: Path, records: Sequence[Record], pair: Pair) -> dict[str, dict[str, float]]:
+    """Return IoU and Dice of every candidate on the target's test part by step; measured once, and never chosen by."""
+    path = run / "test-scores.json"
+    known: dict[str, dict[str, float]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for record in records:
+        if str(record.step) not in known:
+            iou, dice = score(run, pair.test, pair.target_classes, record.weights)
+            known[str(record.step)] = {"iou": iou, "dice": dice}
+            write_text(path, json.dumps(known, indent=1) + "\n")
+    return known
+
+
+def score(
+    run: Path, test: Labelled, classes: dict[str, tuple[int, ...]], weights: Path | None = None
+) -> tuple[float, float]:
+    """Segment the test part with a run (or one of its candidates) and return IoU and Dice of the class."""
+    with tempfile.TemporaryDirectory(prefix=".score-", dir=run) as folder:
+        at = Path(folder)
+        for name in ("config.yaml", "run.json"):
+            os.link(run / name, at / name)
+        os.link(weights or RunFolder(run).best, at / "best.safetensors")
+        out = at / "test.tif"
+        job = SegmentConfig(image=test.image, run=at, output=out, voxel_nm=test.voxel_nm)
+        run_job(segment(job))
+        scores = run_job(evaluate(EvaluateConfig(prediction=out, labels=test.labels, classes=classes))).scores
+    return round(float(scores["iou"]), 4), round(float(scores["dice"]), 4)
+
+
+def step_cost(run: Path, rounds: int = 5) -> float:
+    """Return how many times longer a step of a run's method takes than a supervised one, interleaved, as medians."""
+    from napari_em_da.experiments.cost import ratio
+
+    return round(ratio(RunFolder(run).config(), rounds), 2)
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a table; none if there is no table yet."""
+    if not path.is_file():
+        return []
+    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+
+
+def append(path: Path, row: Row) -> None:
+    """Add one row, atomically.
+
+    Raises
+    ------
+    DataError
+        If the table has other columns.
+    """
+    names = [field.name for field in fields(Row)]
+    text = path.read_text(encoding="utf-8") if path.is_file() else ",".join(names) + "\n"
+    if text.splitlines()[0] != ",".join(names):
+        raise DataError(f"{path} has other columns than {', '.join(names)}; move it away.")
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow([getattr(row, name) for name in names])
+    write_text(path, text + line.getvalue())

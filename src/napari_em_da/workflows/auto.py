@@ -1,0 +1,162 @@
+"""Try several adaptations within a time budget, and choose among all their checkpoints without target labels."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from napari_em_da.config import AdaptConfig, AugmentConfig, Config, MethodConfig, Positive, parse
+from napari_em_da.errors import ConfigError, JobFailed
+from napari_em_da.events import Finished, Notice, Progress, Saved
+from napari_em_da.jobs import Job, forward
+from napari_em_da.methods import METHODS
+from napari_em_da.selection import CRITERIA, DEFAULT_CRITERIA
+from napari_em_da.selection.ranking import SOURCE_ONLY
+from napari_em_da.training import checkpoint
+from napari_em_da.training.folder import RunFolder
+from napari_em_da.workflows.judging import CANDIDATES, REPORT, Record, adopt, decide, read_records
+from napari_em_da.workflows.train import full, train
+
+AUTO = "auto"
+PORTFOLIO = "portfolio"
+
+
+class Entry(Config):
+    """One adaptation of the portfolio."""
+
+    name: str = Field(description="Name in the report, and of its folder")
+    method: MethodConfig = Field(description="Method and its options")
+    augment: dict[str, Any] = Field(default_factory=dict, description="Augmentation of this adaptation")
+
+
+DEFAULT_PORTFOLIO = (
+    Entry(name="adabn", method=MethodConfig(name="adabn")),
+    Entry(name="coral", method=MethodConfig(name="coral"), augment={"match_target": 0.5}),
+    Entry(name="mean_teacher", method=MethodConfig(name="mean_teacher"), augment={"match_target": 0.5}),
+    Entry(
+        name="coral_mean_teacher",
+        method=MethodConfig(name="combined", options={"parts": [{"name": "coral"}, {"name": "mean_teacher"}]}),
+        augment={"match_target": 0.5},
+    ),
+)
+
+
+class AutoOptions(Config):
+    """Options of ``auto``."""
+
+    minutes: Positive | None = Field(None, description="Time budget; no further adaptation starts after it")
+    portfolio: tuple[Entry, ...] = Field(DEFAULT_PORTFOLIO, min_length=1, description="Adaptations to try, in order")
+    criteria: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        DEFAULT_CRITERIA, description="Label-free scores to rank the candidates by"
+    )
+
+
+@dataclass(frozen=True)
+class AutoResult:
+    """The folder, the adaptation and step that were chosen, why, how many candidates there were, and seconds."""
+
+    run: Path
+    chosen: str
+    step: int
+    why: str
+    warning: str | None
+    candidates: int
+    seconds: float
+
+
+def auto(config: AdaptConfig, *, resume: bool = False) -> Job:
+    """Adapt with every entry of the portfolio, choose one checkpoint of all and yield events; see ``adapt``.
+
+    The folder ``config.out`` is a run like any other: it holds the chosen network as ``best``, the report
+    ``choice.md``, and the single adaptations under ``portfolio``. With ``resume``, finished ones are kept.
+
+    Raises
+    ------
+    ConfigError
+        If an entry of the portfolio or a criterion is unknown, or two entries have one name.
+    """
+    from napari_em_da.workflows.adapt import expand
+
+    started = time.perf_counter()
+    options = parse(AutoOptions, config.method.options, "option of auto")
+    check(options)
+    out = full(config.out)
+    if not resume:
+        RunFolder.create(out)
+    runs: list[RunFolder] = []
+    for number, entry in enumerate(options.portfolio):
+        yield Progress(number, len(options.portfolio), "adaptations", entry.name)
+        if options.minutes is not None and runs and time.perf_counter() - started > 60 * options.minutes:
+            left = ", ".join(item.name for item in options.portfolio[number:])
+            yield Notice(f"The budget of {options.minutes:g} minutes is spent; not tried: {left}.", "warning")
+            break
+        augment = AugmentConfig(
+            **{**config.augment.model_dump(include=config.augment.model_fields_set), **entry.augment}
+        )
+        single = config.model_copy(
+            update={"out": out / PORTFOLIO / entry.name, "method": entry.method, "augment": augment}
+        )
+        folder = RunFolder(out / PORTFOLIO / entry.name)
+        if not (finished(folder) and resume):
+            try:
+                yield from forward(train(expand(single), resume=resume and (folder.path / "config.yaml").is_file()))
+            except JobFailed as error:  # one that diverges must not take the others with it
+                yield Notice(f"{entry.name} failed and is left out: {error}", "warning")
+                continue
+        runs.append(folder)
+    if not runs:
+        raise JobFailed("Every adaptation of the portfolio failed; see the notices above.")
+    record, why, warning, count = settle(out, runs, options.criteria)
+    yield Saved(out / REPORT, "report")
+    yield Notice(warning or why, "warning" if warning else "info")
+    yield Progress(len(options.portfolio), len(options.portfolio), "adaptations", "done")
+    seconds = round(time.perf_counter() - started, 1)
+    RunFolder(out).update_info({"finished": True, "chosen": record.name, "step": record.step, "seconds": seconds})
+    yield Finished(AutoResult(out, record.name, record.step, why, warning, count, seconds))
+
+
+def check(options: AutoOptions) -> None:
+    """Raise a ConfigError unless all entries and criteria exist."""
+    names = [entry.name for entry in options.portfolio]
+    if len(set(names)) < len(names) or SOURCE_ONLY in names:
+        raise ConfigError(f"The portfolio's names {names} must differ from each other and from {SOURCE_ONLY!r}.")
+    for entry in options.portfolio:
+        parse(METHODS[entry.method.name].options_type, entry.method.options, f"option of {entry.method.name}")
+    for criterion in options.criteria:
+        CRITERIA.check(criterion)
+
+
+def settle(out: Path, runs: list[RunFolder], criteria: tuple[str, ...]) -> tuple[Record, str, str | None, int]:
+    """Choose among the candidates of all runs and make ``out`` a run folder with the chosen network."""
+    records = gather(runs)
+    record, choice, text = decide(records, criteria)
+    home = next((run for run in runs if run.path.name == record.name), runs[0])
+    folder = RunFolder(out)
+    shutil.copyfile(home.path / "config.yaml", out / "config.yaml")
+    checkpoint.write_text(out / "run.json", (home.path / "run.json").read_text(encoding="utf-8"))
+    adopt(record, folder)
+    checkpoint.write_text(out / REPORT, text)
+    return record, choice.why, choice.warning, len(records)
+
+
+def gather(runs: list[RunFolder]) -> list[Record]:
+    """Return the candidates of several adaptations of one source model, the source model itself once."""
+    found: list[Record] = []
+    for run in runs:
+        found += [r for r in read_records(run) if r.name != SOURCE_ONLY or all(f.name != SOURCE_ONLY for f in found)]
+    return found
+
+
+def finished(folder: RunFolder) -> bool:
+    """Return whether a run came to its end."""
+    path = folder.path / "run.json"
+    return path.is_file() and bool(json.loads(path.read_text(encoding="utf-8")).get("finished"))
+
+
+__all__ = ["AUTO", "CANDIDATES", "DEFAULT_PORTFOLIO", "AutoOptions", "AutoResult", "Entry", "auto", "gather"]

@@ -1,0 +1,153 @@
+"""The candidates of an adaptation: what is known of each without target labels, and which one is best so far."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from napari_em_da.models._base import SegmentationNet
+from napari_em_da.selection import DEFAULT_CRITERIA, scores
+from napari_em_da.selection._base import Probs, Reference
+from napari_em_da.selection.evidence import collect
+from napari_em_da.selection.guards import Guards, collapsed, vitals
+from napari_em_da.selection.ranking import SOURCE_ONLY, Candidate, Choice, choose, report
+from napari_em_da.training import checkpoint
+from napari_em_da.training.folder import RunFolder
+
+CANDIDATES = "candidates"
+REPORT = "choice.md"
+REFERENCE_SECTIONS = 24  # of each labelled volume; shapes of more change nothing
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is kept of a candidate: its scores, why its shape on the target is refused, its IoU on the source."""
+
+    name: str
+    step: int
+    scores: dict[str, float]
+    refused: tuple[str, ...]
+    source_iou: float | None
+    weights: Path
+
+    def save(self) -> None:
+        """Write it beside its weights."""
+        data = {**asdict(self), "weights": self.weights.name}
+        checkpoint.write_text(self.weights.with_suffix(".record.json"), json.dumps(data, indent=2) + "\n")
+
+
+def read_records(folder: RunFolder) -> list[Record]:
+    """Return the candidates of a run, by step."""
+    found = []
+    for path in sorted((folder.path / CANDIDATES).glob("*.record.json")):
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found.append(Record(**{**data, "refused": tuple(data["refused"]), "weights": path.parent / data["weights"]}))
+    return found
+
+
+def candidates(records: Sequence[Record], guards: Guards) -> list[Candidate]:
+    """Return records as candidates; which of them forgot the source is known once all are."""
+    ious = [record.source_iou for record in records if record.source_iou is not None]
+    best = max(ious, default=None)
+    found = []
+    for record in records:
+        forgot = guards.forgotten(record.source_iou, best)
+        found.append(
+            Candidate(record.name, record.step, record.scores, (*([forgot] if forgot else []), *record.refused))
+        )
+    return found
+
+
+def decide(records: Sequence[Record], criteria: Sequence[str] = DEFAULT_CRITERIA) -> tuple[Record, Choice, str]:
+    """Return the chosen record, the choice, and the report on it."""
+    listed = candidates(records, Guards())
+    choice = choose(listed, criteria)
+    chosen = next(r for r in records if (r.name, r.step) == choice.candidate.key)
+    return chosen, choice, report(listed, choice)
+
+
+class Judge:
+    """Looks at a network on fixed target windows, keeps it as a candidate, and keeps ``best`` what is best so far.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    windows : list of (B, 1, [Z,] Y, X) tensors
+        Target images; there is no place for their labels.
+    reference : Reference
+        What the classes look like in the source's labels.
+    """
+
+    def __init__(self, folder: RunFolder, windows: list[Tensor], reference: Reference) -> None:
+        self.folder = folder
+        self.windows = windows
+        self.reference = reference
+        self.guards = Guards()
+
+    def look(
+        self, predict: Callable[[Tensor], Tensor], network: SegmentationNet, step: int, source_iou: float | None
+    ) -> dict[str, float]:
+        """Judge one network, save it as a candidate, update ``best``, and return what to log.
+
+        ``collapsed`` is among the values where the run should stop.
+        """
+        before = self._before() if step else None
+        evidence = collect(predict, self.windows, self.reference, before=before)
+        if not step:
+            self._keep_before(evidence.probs)
+        (self.folder.path / CANDIDATES).mkdir(exist_ok=True)
+        weights = self.folder.path / CANDIDATES / f"{step:06d}.safetensors"
+        checkpoint.save(weights, checkpoint.prefixed("network", network.state_dict()), {"step": step})
+        name = self.folder.path.name if step else SOURCE_ONLY
+        found = scores(evidence)
+        Record(name, step, found, self.guards.reasons(evidence), source_iou, weights).save()
+        values = vitals(evidence) | {f"select/{key}": value for key, value in found.items()}
+        records = [record for record in read_records(self.folder) if record.step <= step]
+        chosen, _, text = decide(records)
+        adopt(chosen, self.folder)
+        checkpoint.write_text(self.folder.path / REPORT, text)
+        if step and collapsed([*self.folder.metrics(), values]):
+            values["collapsed"] = 1.0
+        return {**values, "chosen_step": float(chosen.step)}
+
+    def why_collapsed(self) -> str | None:
+        """Return why the run was stopped, if it was."""
+        return collapsed(self.folder.metrics())
+
+    def _keep_before(self, probs: Probs) -> None:
+        path = self.folder.path / CANDIDATES
+        path.mkdir(exist_ok=True)
+        np.save(path / "before.npy", probs.astype(np.float16))
+
+    def _before(self) -> Probs | None:
+        path = self.folder.path / CANDIDATES / "before.npy"
+        return np.load(path).astype(np.float32) if path.is_file() else None
+
+
+def adopt(record: Record, folder: RunFolder) -> None:
+    """Make a candidate the run's ``best`` checkpoint."""
+    pairs = ((record.weights, folder.best), (record.weights.with_suffix(".json"), folder.best.with_suffix(".json")))
+    for source, goal in pairs:
+        temporary = goal.with_name(f".{goal.name}.partial")
+        shutil.copyfile(source, temporary)
+        temporary.replace(goal)
+
+
+def label_sections(labels: Any, factor: float | None) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield up to 24 evenly spread sections of class indices, at the training's pixel size (nearest neighbour)."""
+    depth = labels.shape[0]
+    for z in np.unique(np.linspace(0, depth - 1, min(depth, REFERENCE_SECTIONS)).round().astype(int)):
+        section = np.asarray(labels[int(z)])
+        if factor is not None:
+            size = tuple(max(1, round(n * factor)) for n in section.shape[::-1])
+            section = cv2.resize(section, size, interpolation=cv2.INTER_NEAREST)
+        yield np.asarray(section, np.uint8)
