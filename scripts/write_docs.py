@@ -1,24 +1,25 @@
-"""Write docs/metrics.md and docs/postprocessing.md from the catalogs; with --check, only say whether they are current.
+"""Write the pages in docs that come from the catalogs; with --check, only say whether they are current.
 
-Every sentence about a score or a step is the one in its docstring or its options, so nothing is written twice.
+Every sentence about a score, a step or a method is the one in its docstring or its options, so nothing is written
+twice. The text of docs/methods/README.md is its own, down to a mark.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from inspect import getdoc
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from docs_markdown import entries, options, plain, table
+from docs_methods import GUIDE, guide, method_page, names
 
 ROOT = Path(__file__).parents[1]
 NOTE = "<!-- Written by scripts/write_docs.py from the docstrings: change those, then run it again. -->"
-SHOWN = 60  # characters of a default
 
 METRICS = """# Scores
 
@@ -110,18 +111,7 @@ class Score:
         )
         extent, direction = found.groups() if found else ("", "")
         body = body.replace("Notes\n-----\n", "").strip()
-        return cls(name, summary, body, extent, direction, _entries(references))
-
-
-def _entries(references: str) -> tuple[str, ...]:
-    """Return the references, one text each; a line that names no year continues the one before."""
-    entries: list[str] = []
-    for line in filter(None, map(str.strip, references.splitlines())):
-        if entries and not re.search(r"\((?:19|20)\d\d\)", line):
-            entries[-1] += f" {line}"
-        else:
-            entries.append(line)
-    return tuple(entries)
+        return cls(name, summary, body, extent, direction, entries(references))
 
 
 def metrics() -> str:
@@ -135,14 +125,14 @@ def metrics() -> str:
         integers = "object numbers (ids)" if family.ids else "classes"
         scores = [Score.parse(score, text) for score, text in family.scores.items()]
         parts += [f"## {_heading(name)}", _first_paragraph(module), f"Family `{name}`; integers are {integers}."]
-        parts.append(_table(("score", "range", "best"), [(f"`{s.name}`", s.range, s.direction) for s in scores]))
+        parts.append(table(("score", "range", "best"), [(f"`{s.name}`", s.range, s.direction) for s in scores]))
         parts += ["\n\n".join(_score(score)) for score in scores]
     parts += [
         "## Options",
         "How scores are computed; each score reads what concerns it. On the command line an option is",
     ]
     parts[-1] += "\n`--scoring.thin` and so on, in Python a keyword of `evaluate_arrays`."
-    return _joined([*parts, options(ScoringConfig)])
+    return joined([*parts, options(ScoringConfig)])
 
 
 def _score(score: Score) -> Iterator[str]:
@@ -160,86 +150,20 @@ def postprocessing() -> str:
     parts = [NOTE, POSTPROCESSING.format(example=EXAMPLE), "## Steps"]
     steps = {name: STEPS[name] for name in STEPS.names()}
     rows = [
-        (f"[`{name}`](#{name})", _or(step.takes), step.gives or "the same", _plain(STEPS.summary(name)))
+        (f"[`{name}`](#{name})", _or(step.takes), step.gives or "the same", plain(STEPS.summary(name)))
         for name, step in steps.items()
     ]
-    parts.append(_table(("step", "takes", "gives", "what it does"), rows))
+    parts.append(table(("step", "takes", "gives", "what it does"), rows))
     for name, step in steps.items():
         module = import_module(f"napari_em_da.postprocess.{name}")
         parts += [f"## {name}", (module.__doc__ or "").strip()]
         parts.append(f"Takes {_or(step.takes)}, gives {step.gives or 'what it was given'}.")
         parts.append(options(step.options))
-    return _joined(parts)
-
-
-def options(model: type[BaseModel]) -> str:
-    """Return a table of the options of a model: name, default, values and description."""
-    schema = model.model_json_schema()
-    rows = []
-    for name, field in schema.get("properties", {}).items():
-        default = model.model_fields[name].get_default(call_default_factory=True)
-        shown = "required" if name in schema.get("required", ()) else f"`{_default(default)}`"
-        described = _plain(field.get("description", ""))
-        rows.append((f"`{name}`", shown, _values(field, schema.get("$defs", {})), described))
-    return _table(("option", "default", "values", "description"), rows) if rows else "It has no options."
-
-
-def _values(field: dict[str, Any], known: dict[str, Any]) -> str:
-    """Return what a field accepts in words, from its JSON schema."""
-    if "$ref" in field:
-        return _values(known[field["$ref"].rsplit("/", 1)[-1]], known)
-    if "anyOf" in field:
-        return " or ".join(_values(option, known) for option in field["anyOf"])
-    if "const" in field:
-        return f"`{field['const']}`"
-    if "enum" in field:
-        return ", ".join(f"`{value}`" for value in field["enum"])
-    kind = field.get("type", "any")
-    if kind == "null":
-        return "absent"
-    if kind == "array":
-        items = field.get("prefixItems")
-        if items:
-            return f"{len(items)} values: {_values(items[0], known)}"
-        return f"list of: {_values(field.get('items', {}), known)}"
-    if kind == "object":
-        return f"name: {_values(field.get('additionalProperties') or {}, known)}"
-    words = {"integer": "whole number", "number": "number", "string": "text", "boolean": "`true`, `false`"}
-    return words.get(kind, kind) + _bounds(field)
-
-
-def _bounds(field: dict[str, Any]) -> str:
-    signs = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
-    if "minimum" in field and "maximum" in field:
-        return f" from {field['minimum']:g} to {field['maximum']:g}"
-    found = [f"{word} {field[key]:g}" for key, word in signs.items() if key in field]
-    return f" {' and '.join(found)}" if found else ""
-
-
-def _default(value: Any) -> str:
-    if value is None:
-        return "absent"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (list, tuple)):
-        text = ", ".join(map(_default, value)) or "none"
-        return text if len(text) <= SHOWN else f"{_default(value[0])}, {_default(value[1])}, …, {_default(value[-1])}"
-    return (f"{value:g}" if isinstance(value, float) else str(value)) if value != {} else "none"
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(
-        "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in line) + " |" for line in lines
-    )
+    return joined(parts)
 
 
 def _first_paragraph(module: Any) -> str:
     return (getdoc(module) or "").split("\n\n")[0]
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _heading(name: str) -> str:
@@ -250,7 +174,7 @@ def _or(words: tuple[str, ...]) -> str:
     return " or ".join(words)
 
 
-def _joined(parts: list[str]) -> str:
+def joined(parts: list[str]) -> str:
     """Return a page in Markdown, where code has single backticks."""
     return (
         "\n\n".join(part.strip("\n") for part in parts).replace("```", "\0").replace("``", "`").replace("\0", "```")
@@ -258,27 +182,43 @@ def _joined(parts: list[str]) -> str:
     )
 
 
-PAGES = {"docs/metrics.md": metrics, "docs/postprocessing.md": postprocessing}
+def pages() -> dict[str, Callable[[], str]]:
+    """Return what writes each page, by its path."""
+    found: dict[str, Callable[[], str]] = {"docs/metrics.md": metrics, "docs/postprocessing.md": postprocessing}
+    for name in names():
+        found[f"docs/methods/{name}.md"] = lambda name=name: joined([NOTE, method_page(name, ROOT)])
+    return {**found, GUIDE: lambda: joined([guide(ROOT)])}
 
 
-def stale() -> list[str]:
-    """Return the pages that differ from what the catalogs say."""
-    return [
-        page
-        for page, text in PAGES.items()
-        if not (ROOT / page).is_file() or (ROOT / page).read_text(encoding="utf-8") != text()
-    ]
+def stale() -> dict[str, str | None]:
+    """Return the pages that differ from what the catalogs say, with their text; None for those to be removed."""
+    texts = {page: text() for page, text in pages().items()}
+    found: dict[str, str | None] = {
+        page: text
+        for page, text in texts.items()
+        if not (ROOT / page).is_file() or (ROOT / page).read_text(encoding="utf-8") != text
+    }
+    for path in sorted((ROOT / "docs" / "methods").glob("*.md")):
+        page = path.relative_to(ROOT).as_posix()
+        if page not in texts and path.read_text(encoding="utf-8").startswith(NOTE):
+            found[page] = None
+    return found
 
 
 def main(arguments: list[str]) -> int:
-    pages = stale()
+    found = stale()
     if "--check" in arguments:
-        for page in pages:
+        for page in found:
             print(f"{page} is not what the catalogs say; run python scripts/write_docs.py.")
-        return int(bool(pages))
-    for page in pages:
-        (ROOT / page).write_text(PAGES[page](), encoding="utf-8")
-        print(f"Wrote {page}.")
+        return int(bool(found))
+    for page, text in found.items():
+        path = ROOT / page
+        if text is None:
+            path.unlink()
+        else:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        print(f"{'Removed' if text is None else 'Wrote'} {page}.")
     return 0
 
 

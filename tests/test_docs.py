@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from napari_em_da.methods import METHODS
 from napari_em_da.metrics import check_names, families, lower_is_better
 from napari_em_da.postprocess import STEPS, resolve
 from napari_em_da.workflows.postprocess import read_chain
@@ -18,8 +22,17 @@ ROOT = Path(__file__).parents[1]
 SCORES = [(family, score) for family, found in families().items() for score in found.scores]
 
 
+METHOD_PAGES = sorted((ROOT / "docs" / "methods").glob("*.md"))
+
+
 @pytest.fixture(scope="module")
-def writer() -> ModuleType:
+def writer() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "scripts"))  # where Python looks first when it is run as a script
+        yield load()
+
+
+def load() -> ModuleType:
     spec = importlib.util.spec_from_file_location("write_docs", ROOT / "scripts" / "write_docs.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -29,21 +42,51 @@ def writer() -> ModuleType:
 
 
 def test_pages_are_current(writer: ModuleType) -> None:
-    assert writer.stale() == [], "run python scripts/write_docs.py"
+    assert list(writer.stale()) == [], "run python scripts/write_docs.py"
     assert writer.main(["--check"]) == 0
 
 
 def test_stale_pages_are_found_and_written(
     writer: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "docs").mkdir()
+    guide = tmp_path / "docs" / "methods" / "README.md"
+    guide.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "docs" / "methods" / "README.md", guide)
     (tmp_path / "docs" / "metrics.md").write_text("old", encoding="utf-8")
+    (guide.parent / "gone.md").write_text(f"{writer.NOTE}\n", encoding="utf-8")
+    (guide.parent / "own.md").write_text("Written by hand.\n", encoding="utf-8")
     monkeypatch.setattr(writer, "ROOT", tmp_path)
     assert writer.main(["--check"]) == 1
-    assert "docs/metrics.md" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "docs/metrics.md" in shown and "docs/methods/coral.md" in shown and "docs/methods/gone.md" in shown
     assert (tmp_path / "docs" / "metrics.md").read_text(encoding="utf-8") == "old"
     assert writer.main([]) == 0
     assert writer.main(["--check"]) == 0
+    assert (guide.parent / "own.md").is_file() and not (guide.parent / "gone.md").exists()
+    table, heads = tmp_path / "benchmarks" / "results" / "adaptation.csv", "pair,method,seed,iou,dice,"
+    heads += "chosen_without_labels,step_cost_ratio,seconds,oracle_iou,oracle_step,candidates,profile\n"
+    table.parent.mkdir(parents=True)
+    ious = {"source_only": 0.4, "coral": 0.5, "auto": 0.6, "target_supervised": 0.8}
+    lines = [f"a->b mito,{name},0,{iou},{iou},x,1.5,60,nan,,3,cpu\n" for name, iou in ious.items()]
+    table.write_text(heads + "".join(lines), encoding="utf-8")
+    assert writer.main([]) == 0
+    coral = (guide.parent / "coral.md").read_text(encoding="utf-8")
+    assert "| a->b mito | cpu | `coral` | 1 | 0.500 |  | +0.100 | 1.50 |" in coral
+    assert "The benchmark has no row of this method." in (guide.parent / "dann.md").read_text(encoding="utf-8")
+    assert "`auto` recovers 50% of the gap" in guide.read_text(encoding="utf-8")
+
+
+def test_what_stands_before_the_mark_is_kept(
+    writer: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guide = tmp_path / "docs" / "methods" / "README.md"
+    guide.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "docs" / "methods" / "README.md", guide)
+    text = guide.read_text(encoding="utf-8")
+    guide.write_text(text.replace("# Which", "# Own words: which").replace("## The methods", "old"), encoding="utf-8")
+    monkeypatch.setattr(writer, "ROOT", tmp_path)
+    writer.main([])
+    assert guide.read_text(encoding="utf-8") == text.replace("# Which", "# Own words: which")
 
 
 @pytest.mark.parametrize(("family", "name"), SCORES)
@@ -100,3 +143,76 @@ def test_the_scores_of_the_page_exist() -> None:
     assert python and python[0].replace('"', "").replace(" ", "")[1:-1] == names
     for _, score in SCORES:
         assert f"### `{score}`" in page
+
+
+@pytest.mark.parametrize("name", METHODS.names())
+def test_every_method_has_a_page(name: str) -> None:
+    page = (ROOT / "docs" / "methods" / f"{name}.md").read_text(encoding="utf-8")
+    assert METHODS.summary(name).endswith(".") and len(METHODS.summary(name)) <= 120
+    assert f"# {name}\n\n{METHODS.summary(name)}\n" in page
+    assert "## How it works" in page
+    assert "## Source" in page or name in ("combined", "supervised")
+    assert not re.search(r":math:|\.\. math|\]_|^-{3,}$|::\n", page, flags=re.MULTILINE), "reStructuredText is left"
+    for option, field in METHODS[name].options_type.model_fields.items():
+        assert field.description and f"| `{option}` |" in page
+
+
+@pytest.mark.parametrize("page", METHOD_PAGES, ids=lambda path: path.stem)
+def test_links_and_commands_of_the_pages_work(page: Path) -> None:
+    from napari_em_da.cli.app import app
+
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (page.parent / link).is_file(), link
+    commands = [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    assert commands
+    for command in commands:
+        app.parse_args(shlex.split(command)[1:], exit_on_error=False, print_error=False)
+
+
+def test_the_guide_quotes_the_warnings_that_there_are() -> None:
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
+    guide = (ROOT / "docs" / "methods" / "README.md").read_text(encoding="utf-8")
+    (section,) = re.findall(r"## What the warnings mean\n(.*?)\n## ", guide, re.DOTALL)
+    cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    quoted = [quote for cell in cells for quote in re.findall("`([^`]+)`", cell)]
+    assert len(quoted) >= 10
+    assert [quote for quote in quoted if quote not in sources] == []
+
+
+def test_docstrings_become_markdown(writer: ModuleType) -> None:
+    from docs_markdown import Docstring  # found beside the script while the fixture lives
+
+    found = Docstring.parse(
+        """Add :math:`a_i` to
+        it.
+
+        A body, see [1]_. When it helps: with ``a``
+        and b. When it fails: never.
+
+        .. math:: x =
+            y
+
+        Notes
+        -----
+        As in::
+
+            one:
+              two: 3
+
+        Then more.
+
+        References
+        ----------
+        .. [1] A (2001), T,
+           more.
+        .. [2] B (1999).
+        """
+    )
+    assert found.summary == "Add $`a_i`$ to it."
+    assert found.body == "A body, see [1].\n\n```math\nx = y\n```"
+    assert found.notes == "As in:\n\n```yaml\none:\n  two: 3\n```\n\nThen more."
+    assert found.references == ("[1] A (2001), T, more.", "[2] B (1999).")
+    assert (found.helps, found.fails) == ("with ``a`` and b.", "never.")
+    assert Docstring.parse("It.\n\nWhen it helps\n-------------\nAlways.").helps == "Always."
+    assert Docstring.parse(None) == Docstring()

@@ -76,7 +76,7 @@ def train(method: Method, steps: int = 3, dtype: torch.dtype | None = None) -> l
     ],
 )  # fmt: skip
 def test_lambdas_grow_with_depth_and_add_up(options: dict[str, Any], expected: dict[str, float]) -> None:
-    assert tap_lambdas(TAPS, AlignmentOptions(**options)) == pytest.approx(expected)
+    assert tap_lambdas(TAPS, AlignmentOptions(**{"lambda_total": 1, **options})) == pytest.approx(expected)
 
 
 def test_wrong_decoder_taps_are_named() -> None:
@@ -157,16 +157,30 @@ def test_mmd_does_not_depend_on_units_and_sees_shift_and_scale() -> None:
     assert mmd2(x, y).item() < mmd2(x, 3 * y).item()
 
 
-def test_mmd_of_constant_features_is_finite_with_finite_gradients() -> None:
+@pytest.mark.parametrize("scale_free", [True, False])
+def test_mmd_of_constant_features_is_finite_with_finite_gradients(scale_free: bool) -> None:
     x = torch.ones(5, 2, requires_grad=True)
-    value = mmd2(x, torch.ones(5, 2))
+    value = mmd2(x, torch.ones(5, 2), scale_free=scale_free)
     value.backward()
     assert value.item() == pytest.approx(0, abs=1e-6)
     assert x.grad is not None
     assert torch.isfinite(x.grad).all()
 
 
-def test_the_bandwidth_carries_no_gradient() -> None:
+@pytest.mark.parametrize("biased", [True, False])
+def test_scale_free_mmd_has_the_same_value_and_does_not_reward_small_features(biased: bool) -> None:
+    x, y = draw(40, 3).requires_grad_(), (2 * draw(40, 3, seed=1) + 1).requires_grad_()
+    plain, free = (mmd2(x, y, biased=biased, scale_free=scale_free) for scale_free in (False, True))
+    assert plain.item() == free.item()
+    along = [
+        sum(float((g * f.detach()).sum()) for g, f in zip(torch.autograd.grad(value, (x, y)), (x, y), strict=True))
+        for value in (plain, free)
+    ]
+    assert along[0] > 0.01  # descending it shrinks the features
+    assert along[1] == pytest.approx(0, abs=1e-5)
+
+
+def test_without_that_the_bandwidth_carries_no_gradient() -> None:
     """With the median held fixed, the gradient is that of finite differences."""
     x, y = draw(3, 2).double(), draw(4, 2, seed=1).double() + 1
     pooled = torch.cat([x, y])

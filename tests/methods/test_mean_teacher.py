@@ -14,6 +14,7 @@ from napari_em_da.losses import segmentation_loss
 from napari_em_da.losses._base import IGNORE
 from napari_em_da.methods import METHODS
 from napari_em_da.methods._base import Method, Setup
+from napari_em_da.methods._parts import Views
 from napari_em_da.methods.mean_teacher import (
     MeanTeacher,
     MeanTeacherOptions,
@@ -113,6 +114,33 @@ def test_later_the_teacher_lags_but_its_statistics_do_not() -> None:
         pairs = list(zip(norms(part.teacher), norms(network), strict=True))
         assert pairs and all(torch.equal(a.running_mean, b.running_mean) for a, b in pairs)
         assert any(not torch.equal(a, b) for a, b in zip(part.teacher.parameters(), network.parameters(), strict=True))
+
+
+def test_the_targets_statistics_are_those_of_clean_windows() -> None:
+    method = make()
+    reference = copy.deepcopy(method.network).train()
+    with torch.no_grad():
+        reference(batch()["target"].image)
+    train(method, range(1))
+    with method.adapted() as network:
+        for found, expected in zip(norms(network), norms(reference), strict=True):
+            torch.testing.assert_close(found.running_mean, expected.running_mean)
+            torch.testing.assert_close(found.running_var, expected.running_var)
+
+
+@pytest.mark.parametrize("options", [{"clean_statistics": False}, {"statistics": "shared"}])
+def test_otherwise_the_teacher_copies_those_of_the_network(options: dict[str, Any]) -> None:
+    method, clean = make(**options), make()
+    before = [norm.running_mean.clone() for norm in norms(teacher_of(method).teacher)]
+    for each in (method, clean):
+        train(each, range(3))
+    with method.adapted() as network, clean.adapted() as other:
+        for mine, theirs, rest, old in zip(
+            norms(teacher_of(method).teacher), norms(network), norms(other), before, strict=True
+        ):
+            assert torch.equal(mine.running_mean, theirs.running_mean)
+            assert not torch.equal(mine.running_mean, rest.running_mean)
+            assert not torch.equal(mine.running_mean, old)
 
 
 # --- acceptance
@@ -316,3 +344,10 @@ def test_volumes_work_too() -> None:
     losses = dict(make(kind="unet3d").step(batch(8, 16, 16), 9))["network"]
     assert all(torch.isfinite(term.value) for term in losses.values())
     assert 0 < losses["accepted"].value.item() <= 1
+
+
+def test_an_unknown_prior_leaves_the_sources_gradients_to_other_parts() -> None:
+    method = make(prior=(), lambda_sup=0)
+    views = Views(method, batch(), 9)
+    teacher_of(method).losses(views)
+    assert views.on_source[0].requires_grad

@@ -20,7 +20,7 @@ from napari_em_da.sampling import Sample
 from napari_em_da.selection._base import Reference
 from napari_em_da.selection.guards import Guards
 from napari_em_da.training.folder import RunFolder
-from napari_em_da.workflows.judging import Judge, candidates, decide, read_records
+from napari_em_da.workflows.judging import Judge, Record, candidates, decide, read_records
 from napari_em_da.workflows.validation import Validation
 
 
@@ -118,3 +118,13 @@ def test_labels_of_the_target_have_no_place_in_a_job() -> None:
 
     assert TrainConfig.model_fields["target"].annotation == tuple[ImageConfig, ...]
     assert set(ImageConfig.model_fields) == {"image", "voxel_nm"}
+
+
+def test_who_learned_the_targets_look_may_lose_a_little_of_the_sources(tmp_path: Path) -> None:
+    def record(step: int, plain: float, matched: float | None) -> Record:
+        return Record("run", step, {}, (), plain, matched, tmp_path / "w")
+
+    start, adapted, lost = record(0, 0.95, 0.31), record(1, 0.83, 0.62), record(2, 0.5, 0.2)
+    passed = [not c.refused for c in candidates([start, adapted, lost], Guards())]
+    assert passed == [True, True, False]
+    assert [not c.refused for c in candidates([start, record(1, 0.83, None)], Guards())] == [True, False]

@@ -22,7 +22,7 @@ Profile = Literal["bottleneck", "geometric", "encoder"]
 class AlignmentOptions(AdaptationOptions):
     """Options of every method that aligns features."""
 
-    lambda_total: NonNegative = Field(1.0, description="Weight of the alignment, shared among the levels")
+    lambda_total: NonNegative = Field(0.1, description="Weight of the alignment, shared among the levels")
     profile: Profile = Field(
         "bottleneck", description="Encoder levels aligned: the deepest, all with weights doubling towards it, all alike"
     )

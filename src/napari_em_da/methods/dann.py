@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_em_da.config import NonNegative, Positive
+from napari_em_da.config import Positive
 from napari_em_da.losses._base import Losses, Term
 from napari_em_da.methods._base import Player, Setup
 from napari_em_da.methods._features import AlignmentOptions, tap_lambdas
@@ -24,7 +24,6 @@ CLASSIFIER = "domain_classifier"  # the player
 class DannOptions(AlignmentOptions):
     """Options of domain-adversarial training."""
 
-    lambda_total: NonNegative = Field(0.1, description="Weight of the reversed domain loss, shared among the levels")
     alpha: Literal["ganin", "constant"] = Field(
         "ganin", description="Strength of the reversal: rising from 0 to 1 over the run, or 1 throughout"
     )

@@ -87,7 +87,9 @@ class ClassPrior(nn.Module):
     def shares(self, views: Views) -> Tensor:
         """Return the shares (C,), which sum to 1 and of which none is 0."""
         if not self.known:
-            self.mean.update(mean_share(views.on_source[0].detach().float().softmax(1)))
+            with torch.enable_grad():  # others may need the gradients of this pass, which happens once
+                logits = views.on_source[0]
+            self.mean.update(mean_share(logits.detach().float().softmax(1)))
         floored: Tensor = self.mean.value.clamp(min=RAREST)
         return floored / floored.sum()
 

@@ -15,7 +15,9 @@ to the teacher's classes, over the accepted pixels only. Departures:
 - ``prior_factor`` above 1 lets the shares follow the teacher's own, within that factor of the source's. It is 1 by
   default: what accepts the teacher's excess also confirms it.
 - m is 0.99 (0.999 in [2]), which fits runs of some hundred to a few thousand steps.
-- Batch-norm statistics of the teacher are copies of the network's for the target, not averages.
+- Batch norm: what the network gathers on perturbed windows does not fit the clean ones that it is for. The teacher
+  therefore normalises each clean batch by itself and its running statistics become those of the target. With
+  ``clean_statistics`` off, or statistics shared by the domains, the teacher uses copies of the network's, as [2] does.
 - The losses are added, source + lambda x target, and not halved; lambda rises from 0 over ``ramp``.
 
 References
@@ -43,6 +45,7 @@ from napari_em_da.methods._parts import Adaptation, Part, Views, part_method
 from napari_em_da.methods._perturb import PerturbOptions, perturb
 from napari_em_da.methods.entropy import ClassPrior, RunningMean, mean_share
 from napari_em_da.models._base import SegmentationNet
+from napari_em_da.models._statistics import BUFFERS, norms
 
 GRID = 1024  # points at which the running distributions are kept
 SOFT = 4.0  # logits; margins m are kept as m / (SOFT + |m|), which is finest around 0
@@ -66,6 +69,7 @@ class MeanTeacherOptions(PerturbOptions):
         1.0, description="How far class shares may follow the teacher from the source's; 1 not at all"
     )
     sampled: Count = Field(16384, description="Pixels per batch that the thresholds are learned from")
+    clean_statistics: bool = Field(True, description="Batch-norm statistics of the target from unperturbed windows")
     use: Literal["teacher", "network"] = Field("teacher", description="Which of the two segments in the end")
 
 
@@ -92,7 +96,7 @@ class MeanTeacher(Part):
             return {}
         image = views.target.image
         with torch.no_grad():
-            logits = self.teacher(image).float()
+            logits = self._teach(image, views.method)
             labels = confident(logits, o.tau) if o.thresholds == "fixed" else self.thresholds.accept(logits, views)
         student = views.forward_target(perturb(image, o))[0].float()
         return {
@@ -104,11 +108,25 @@ class MeanTeacher(Part):
     def after(self, method: Adaptation, step: int) -> None:
         """Let the teacher follow the network with its statistics of the target."""
         with method.adapted() as network:
+            if self._measures(method):
+                copy_statistics(self.teacher, network)
             follow(self.teacher, network, kept(step, self.options.teacher_momentum))
 
     def judged(self, network: SegmentationNet) -> SegmentationNet:
         """Return the teacher, unless the network is asked for."""
         return self.teacher if self.options.use == "teacher" else network
+
+    def _measures(self, method: Adaptation) -> bool:
+        """Whether the teacher finds out the target's statistics."""
+        o = self.options
+        return o.clean_statistics and o.lambda_unsup > 0 and method.target_statistics is not None
+
+    def _teach(self, image: Tensor, method: Adaptation) -> Tensor:
+        for norm in norms(self.teacher):
+            norm.train(self._measures(method))
+        logits: Tensor = self.teacher(image).float()
+        self.teacher.eval()
+        return logits
 
     def _rise(self, progress: float) -> float:
         done = progress - self.options.warm_up
@@ -203,6 +221,14 @@ def follow(teacher: nn.Module, student: nn.Module, keep: float) -> None:
         mine.lerp_(new, 1 - keep)
     for buffer, other in zip(teacher.buffers(), student.buffers(), strict=True):
         buffer.copy_(other)
+
+
+@torch.no_grad()
+def copy_statistics(network: nn.Module, other: nn.Module) -> None:
+    """Copy the batch-norm statistics of one network to another of the same kind."""
+    for norm, twin in zip(norms(network), norms(other), strict=True):
+        for name in BUFFERS:
+            twin.get_buffer(name).copy_(norm.get_buffer(name))
 
 
 METHOD = part_method(MeanTeacher, MeanTeacherOptions)

@@ -23,6 +23,9 @@ class MMDOptions(DistanceOptions):
         512, description="Feature vectors drawn per domain and level; the cost grows with the square"
     )
     biased: bool = Field(True, description="The estimate that is never negative; else the one right on average")
+    scale_free: bool = Field(
+        True, description="Bandwidths follow the features in the gradient too: shrinking is no use"
+    )
 
 
 class MMD(Distance):
@@ -32,11 +35,18 @@ class MMD(Distance):
     -----
     With the median heuristic the loss does not change when all features are multiplied by a number, and it is never
     above 2: it lives on the scale of the source loss whatever the data set and the network, which is why one default
-    of ``lambda_total`` can serve all.
+    of ``lambda_total`` can serve all. More is not better: a bottleneck that says little differs little between
+    domains, and skip connections make up for it. After 700 steps on the phantom (one seed) its participation ratio, the
+    number of directions that its features vary along, was about 10 without alignment, 9 with ``lambda_total`` 0.1 and
+    2 with 1.
 
-    Departures from [2]_: samples are positions and dimensions are channels, and the bandwidths follow the data
-    instead of a constant, as do five kernels instead of one. With the target's own batch-norm statistics (the default)
-    the mean and variance of each channel agree before the ReLU already; the loss then works on what is left.
+    Departures from [2]_: samples are positions and dimensions are channels; five bandwidths that follow the data stand
+    in place of one constant; and the gradient knows that they do (``scale_free``). With bandwidths that the gradient
+    takes for constants, as is usual, smaller features look better at every step: on the phantom their variance fell
+    by three orders of magnitude in 700 steps at ``lambda_total`` 1, unseen in a loss that is measured in medians.
+
+    With the target's own batch-norm statistics (the default) the mean and variance of each channel agree before the
+    ReLU already; the loss then works on what is left.
 
     References
     ----------
@@ -48,14 +58,21 @@ class MMD(Distance):
 
     def __init__(self, setup: Setup, options: MMDOptions) -> None:
         super().__init__(setup, options)
-        self.biased = options.biased
+        self.biased, self.scale_free = options.biased, options.scale_free
 
     def distance(self, source: Tensor, target: Tensor) -> Tensor:
         """Return the squared discrepancy."""
-        return mmd2(source, target, biased=self.biased)
+        return mmd2(source, target, biased=self.biased, scale_free=self.scale_free)
 
 
-def mmd2(x: Tensor, y: Tensor, *, biased: bool = True, bandwidths: Sequence[float] = BANDWIDTHS) -> Tensor:
+def mmd2(
+    x: Tensor,
+    y: Tensor,
+    *,
+    biased: bool = True,
+    scale_free: bool = False,
+    bandwidths: Sequence[float] = BANDWIDTHS,
+) -> Tensor:
     r"""Squared maximum mean discrepancy under a mean of Gaussian kernels.
 
     .. math:: \overline{k(x, x')} + \overline{k(y, y')} - 2\,\overline{k(x, y)},\quad
@@ -67,9 +84,11 @@ def mmd2(x: Tensor, y: Tensor, *, biased: bool = True, bandwidths: Sequence[floa
         Samples of two distributions.
     biased : bool
         Count every sample's kernel with itself: never negative. Without, right on average and possibly negative.
+    scale_free : bool
+        Let the bandwidths grow in the gradient as the mean squared distance does, so that it has no part along a common
+        factor of all features. The value is the same; without, the bandwidths carry no gradient.
     bandwidths : sequence of float
-        The :math:`\sigma_j^2`, in medians of the squared distances between all pairs (1 where the median is 0). The
-        median carries no gradient.
+        The :math:`\sigma_j^2`, in medians of the squared distances between all pairs (1 where the median is 0).
 
     Returns
     -------
@@ -85,6 +104,10 @@ def mmd2(x: Tensor, y: Tensor, *, biased: bool = True, bandwidths: Sequence[floa
     square = pooled.square().sum(1)
     distances = (square[:, None] + square[None] - 2 * pooled @ pooled.T).clamp_min(0)  # (n + m, n + m)
     scale = median(distances.detach())
+    if scale_free:  # a median's own gradient would hang on a single pair
+        mean = distances.mean()
+        constant = mean.detach().clamp_min(torch.finfo(mean.dtype).tiny)
+        scale = scale * (1 + (mean - mean.detach()) / constant)
     kernel = torch.stack([torch.exp(distances / (-2 * width * scale)) for width in bandwidths]).mean(0)
     within_x, within_y, across = kernel[:n, :n], kernel[n:, n:], kernel[:n, n:]
     if biased:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from napari_em_da.augment.intensity import match_histogram
 from napari_em_da.config import SamplingConfig, TrainConfig
 from napari_em_da.errors import ConfigError, ResourceError
 from napari_em_da.events import Event, Finished, Metric, Notice, Preview, Progress
@@ -24,6 +25,7 @@ from napari_em_da.sampling import Prefetch, Sampler, Source
 from napari_em_da.selection._base import Reference
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.training.loop import FitResult, fit
+from napari_em_da.volume import Volume
 from napari_em_da.weights import weight_map
 from napari_em_da.workflows.judging import Judge, decide, label_sections, read_records
 from napari_em_da.workflows.plan import (
@@ -280,7 +282,22 @@ def prepare(plan: Plan, folder: RunFolder) -> Generator[Event, None, tuple[dict[
         return samplers, Validation(plan, held)
     seen = sampler(targets, "target-preview", **still).grid(s.selection_patches)
     windows = [sample.image for sample in seen]
-    return samplers, Validation(plan, held, Judge(folder, windows, reference(plan, windows[0].shape)))
+    matched = (
+        sampler([in_look_of(part, plan.target[0]) for part in held_out], "validation", **still) if held_out else None
+    )
+    looks = matched.grid(s.validation_patches) if matched else []
+    return samplers, Validation(plan, held, Judge(folder, windows, reference(plan, windows[0].shape)), looks)
+
+
+def in_look_of(source: Source, target: Volume) -> Source:
+    """Return a source whose intensities have the target's distribution, lazily."""
+    volume = source.volume
+
+    def match(block: np.ndarray) -> np.ndarray:
+        return match_histogram(block, volume.intensity, target.intensity)
+
+    data = volume.data.map_blocks(match, dtype=np.float32)  # type: ignore[arg-type, call-arg]  # dask's wrapper
+    return replace(source, volume=Volume(data, volume.voxel_nm, f"{volume.name} in the look of {target.name}"))
 
 
 def reference(plan: Plan, window: tuple[int, ...]) -> Reference:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -20,24 +20,23 @@ class Validation:
     """Score a method on fixed windows.
 
     Without a target the score is the mean foreground IoU on held-out source windows. With a target the `Judge` keeps
-    every validated network as a candidate and chooses among them; no target label is ever at hand here.
+    every validated network as a candidate and chooses among them; no target label is ever at hand here. The source is
+    then looked at twice: as it is, and (``matched``) with the target's histogram and the target's statistics.
     """
 
-    def __init__(self, plan: Plan, held_out: list[Sample], judge: Judge | None = None) -> None:
+    def __init__(
+        self, plan: Plan, held_out: list[Sample], judge: Judge | None = None, matched: Sequence[Sample] = ()
+    ) -> None:
         self.plan = plan
         self.held_out = held_out
         self.judge = judge
+        self.matched = matched
 
     def __call__(self, method: Method, step: int) -> Iterator[Event]:
         """Yield previews and one Metric."""
         names = list(self.plan.config.classes)
         count = len(names) + 1
-        matrix = np.zeros((count, count), np.int64)
-        for sample in self.held_out:
-            predicted = self._predict(method, sample, "source")
-            if sample.labels is not None:
-                matrix += confusion_matrix(predicted, sample.labels.numpy(), range(count))[:count, :count]
-        values = iou_values(matrix, names)
+        values = iou_values(self._matrix(method, self.held_out, "source", count), names)
         if self.judge is not None:
             yield from self._judge(method, step, values)
             return
@@ -48,13 +47,25 @@ class Validation:
         values["score"] = values.get("val/iou", 0.0) if self.held_out else float(step)
         yield Metric(step, values)
 
+    def _matrix(self, method: Method, samples: Sequence[Sample], domain: str, count: int) -> np.ndarray:
+        matrix = np.zeros((count, count), np.int64)
+        for sample in samples:
+            predicted = self._predict(method, sample, domain)
+            if sample.labels is not None:
+                matrix += confusion_matrix(predicted, sample.labels.numpy(), range(count))[:count, :count]
+        return matrix
+
     def _judge(self, method: Method, step: int, values: dict[str, float]) -> Iterator[Event]:
         judge = self.judge
         if judge is None:
             return
+        count = len(self.plan.config.classes) + 1
+        matched = iou_values(self._matrix(method, self.matched, "target", count), list(self.plan.config.classes))
+        values |= {name.replace("val/", "val_matched/", 1): value for name, value in matched.items()}
         with method.segmenting("target") as network:
             network.eval()
-            found = judge.look(lambda image: self._logits(network, image), network, step, values.get("val/iou"))
+            scored = values.get("val/iou"), matched.get("val/iou")
+            found = judge.look(lambda image: self._logits(network, image), network, step, *scored)
             first = judge.windows[0][:1]
             with torch.inference_mode():
                 predicted = self._logits(network, first).argmax(1).to(torch.uint8).cpu().numpy()
