@@ -83,9 +83,9 @@ def _formulas(module: ModuleType) -> Iterator[str]:
 
 def _measured(name: str, path: Path) -> str:
     """Return what the benchmark measured of a method, or nothing if there is no table."""
-    from napari_em_da.experiments.adaptation import METHODS as GRID
-    from napari_em_da.experiments.adaptation import SUPERVISED, read_table
+    from napari_em_da.experiments.recipes import METHODS as GRID
     from napari_em_da.experiments.results import summarise
+    from napari_em_da.experiments.rows import SUPERVISED, read_table
     from napari_em_da.selection.ranking import SOURCE_ONLY
 
     if not path.is_file():
@@ -155,8 +155,8 @@ def _tried(method: Any) -> str:
 
 def _recovered(path: Path) -> Iterator[str]:
     """Yield how far ``auto`` came on each pair of the benchmark, if there is one."""
-    from napari_em_da.experiments.adaptation import read_table
     from napari_em_da.experiments.results import Gap, summarise
+    from napari_em_da.experiments.rows import read_table
 
     if not path.is_file():
         return

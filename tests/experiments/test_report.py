@@ -14,8 +14,8 @@ from PIL import Image
 from scipy.stats import spearmanr
 
 from napari_em_da.errors import DataError
-from napari_em_da.experiments.adaptation import Row, append, read_table
 from napari_em_da.experiments.report import correlations, figure, table, write
+from napari_em_da.experiments.rows import Row, append, read_table
 from napari_em_da.workflows.judging import Record
 
 PAIR, OTHER = "epfl->vnc mito", "vnc->epfl mito"
@@ -131,7 +131,7 @@ def make_run(
     for step, found in scores.items():
         why = ("It is implausible.",) if step in refused else ()
         weights = home / name / "candidates" / f"{step:06d}.safetensors"
-        Record(name if step else "source_only", step, found, why, 0.8, weights).save()
+        Record(name if step else "source_only", step, found, why, 0.8, None, weights).save()
     if ious:
         text = json.dumps({str(step): {"iou": iou, "dice": iou} for step, iou in ious.items()})
         (home / name / "test-scores.json").write_text(text, encoding="utf-8")

@@ -237,9 +237,9 @@ def benchmark(
     as_json
         Print JSON for machines.
     """
-    from napari_em_da.experiments.adaptation import METHODS as GRID
     from napari_em_da.experiments.adaptation import grid
     from napari_em_da.experiments.pairs import PAIRS
+    from napari_em_da.experiments.recipes import METHODS as GRID
 
     finish(
         grid(data, work, profile=profile, pairs=pair or tuple(PAIRS), methods=method or tuple(GRID), seeds=seeds),

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,16 +15,18 @@ from napari_em_da.config import (
     AdaptTrainingConfig,
     AugmentConfig,
     EvaluateConfig,
-    MethodConfig,
     NetworkConfig,
     SamplingConfig,
     SegmentConfig,
     TrainConfig,
     TrainingConfig,
 )
-from napari_em_da.errors import ConfigError, DataError, JobFailed
+from napari_em_da.errors import ConfigError, JobFailed
 from napari_em_da.events import Finished, Notice, Progress
 from napari_em_da.experiments.pairs import PAIRS, Labelled, Pair, make_pair
+from napari_em_da.experiments.recipes import METHODS, PROFILES, SOURCE_AUGMENT, Profile
+from napari_em_da.experiments.report import write
+from napari_em_da.experiments.rows import AUTO, SUPERVISED, Row, append, read_table
 from napari_em_da.jobs import Job, forward
 from napari_em_da.jobs import run as run_job
 from napari_em_da.selection import DEFAULT_CRITERIA
@@ -40,74 +39,6 @@ from napari_em_da.workflows.evaluate import evaluate
 from napari_em_da.workflows.judging import Record, decide, read_records
 from napari_em_da.workflows.segment import segment
 from napari_em_da.workflows.train import train
-
-SUPERVISED = "target_supervised"
-AUTO = "auto"
-SOURCE_AUGMENT = AugmentConfig(
-    scale=(0.75, 1.35), rotate_deg=180, elastic=0.2, photometric=0.6, contrast=(0.6, 1.5), gamma=(0.6, 1.7), blur_px=1.5
-)
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Budgets of one class of machines, in steps."""
-
-    source: int
-    adapt: int
-    bound: int
-    features: int
-    patch: int
-    every: int
-
-
-PROFILES = {
-    "cpu": Profile(source=900, adapt=240, bound=600, features=32, patch=192, every=60),
-    "gpu": Profile(source=6000, adapt=3000, bound=6000, features=32, patch=256, every=300),
-    "tiny": Profile(source=6, adapt=4, bound=6, features=4, patch=32, every=2),
-}
-
-
-def _method(name: str, match: float = 0.5, **options: Any) -> tuple[MethodConfig, dict[str, Any]]:
-    return MethodConfig(name=name, options=options), {"match_target": match}
-
-
-def _parts(*names: str) -> dict[str, Any]:
-    return {"parts": [{"name": name} for name in names]}
-
-
-METHODS: dict[str, tuple[MethodConfig, dict[str, Any]]] = {
-    "adabn": _method("adabn", 0),
-    "histogram": _method("supervised", 1.0),
-    "fda": _method("fda", 0),
-    "mmd": _method("mmd"),
-    "coral": _method("coral"),
-    "dann": _method("dann"),
-    "ynet": _method("ynet"),
-    "two_stream": _method("two_stream"),
-    "adversarial": _method("adversarial"),
-    "conditional": _method("conditional"),
-    "entropy": _method("entropy"),
-    "mean_teacher": _method("mean_teacher"),
-    "coral_mean_teacher": _method("combined", **_parts("coral", "mean_teacher")),
-}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table; ``oracle_*`` use the target's test labels and are for comparison only."""
-
-    pair: str
-    method: str
-    seed: int
-    iou: float
-    dice: float
-    chosen_without_labels: str
-    step_cost_ratio: float
-    seconds: float
-    oracle_iou: float
-    oracle_step: str
-    candidates: int
-    profile: str
 
 
 def grid(
@@ -152,6 +83,7 @@ def grid(
             append(table, row)
             yield Notice(f"{name}, {method}, seed {seed}: IoU {row.iou:.3f} ({row.chosen_without_labels})")
         yield from _auto(pair, home, seed, profile, table)
+        write(work, work / "report")
     yield Progress(len(jobs), len(jobs), "grids", "benchmark")
     yield Finished(table)
 
@@ -310,27 +242,3 @@ def step_cost(run: Path, rounds: int = 5) -> float:
     from napari_em_da.experiments.cost import ratio
 
     return round(ratio(RunFolder(run).config(), rounds), 2)
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a table; none if there is no table yet."""
-    if not path.is_file():
-        return []
-    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
-
-
-def append(path: Path, row: Row) -> None:
-    """Add one row, atomically.
-
-    Raises
-    ------
-    DataError
-        If the table has other columns.
-    """
-    names = [field.name for field in fields(Row)]
-    text = path.read_text(encoding="utf-8") if path.is_file() else ",".join(names) + "\n"
-    if text.splitlines()[0] != ",".join(names):
-        raise DataError(f"{path} has other columns than {', '.join(names)}; move it away.")
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow([getattr(row, name) for name in names])
-    write_text(path, text + line.getvalue())

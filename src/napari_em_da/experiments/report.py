@@ -10,9 +10,9 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from napari_em_da.errors import DataError
-from napari_em_da.experiments.adaptation import AUTO, SUPERVISED, read_table
 from napari_em_da.experiments.correlation import Rho, correlations, section, shown
 from napari_em_da.experiments.results import Gap, Group, Result, place, summarise
+from napari_em_da.experiments.rows import AUTO, SUPERVISED, read_table
 from napari_em_da.selection.ranking import SOURCE_ONLY
 from napari_em_da.training.checkpoint import write_text
 from napari_em_da.workflows.figure import COLOURS, WIDTH, drawing

@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields
 from statistics import fmean, stdev
 
 from napari_em_da.errors import DataError
-from napari_em_da.experiments.adaptation import AUTO, METHODS, SUPERVISED, Row
+from napari_em_da.experiments.recipes import METHODS
+from napari_em_da.experiments.rows import AUTO, SUPERVISED, Row
 from napari_em_da.selection.ranking import SOURCE_ONLY
 
 _ORDER = (SOURCE_ONLY, *METHODS, "", AUTO, SUPERVISED)  # "": methods that the grid does not know

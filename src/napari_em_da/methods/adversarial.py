@@ -1,4 +1,10 @@
-"""Adversarial label-distribution adaptation: target predictions must look like source label maps (S0)."""
+"""Adversarial label-distribution adaptation: target predictions must look like source label maps.
+
+When it helps: predictions on the target are ragged or patchy while label maps of the source are clean.
+
+When it fails: the class is a blob that can be painted anywhere: the adversary sees label maps only, not whether they
+fit the image.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +52,7 @@ class AdversarialPart(Judging):
           options:
             parts:
               - {name: adversarial, options: {lambda_adv: 0.01}}
-              - {name: coral, options: {lambda_total: 0.001}}
+              - {name: coral}
 
     References
     ----------

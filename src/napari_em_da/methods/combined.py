@@ -1,4 +1,9 @@
-"""Several methods at once: the losses of all of them, with one network, one source loss and shared forward passes."""
+"""Several methods at once: the losses of all of them, with one network, one source loss and shared forward passes.
+
+When it helps: its parts mend different things, such as appearance and uncertainty.
+
+When it fails: one of its parts fails: the others do not make up for it.
+"""
 
 from __future__ import annotations
 

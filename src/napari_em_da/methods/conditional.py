@@ -1,4 +1,10 @@
-"""Conditional adversary: image and prediction must belong together as source images and label maps do (S0)."""
+"""Conditional adversary: image and prediction must belong together as source images and label maps do.
+
+When it helps: label maps look plausible but do not sit on the structures of the image.
+
+When it fails: source and target images are easy to tell apart, since the judge can then answer without looking at the
+labels.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +64,7 @@ class ConditionalPart(Judging):
           options:
             parts:
               - {name: conditional, options: {lambda_adv: 0.01}}
-              - {name: coral, options: {lambda_total: 0.001}}
+              - {name: coral}
 
     References
     ----------

@@ -1,4 +1,9 @@
-"""Feature alignment by correlation (CORAL): channels must vary together on the target as they do on the source."""
+"""Feature alignment by correlation (CORAL): channels must vary together on the target as they do on the source.
+
+When it helps: the same features should mean the same in both volumes, and only their spread and correlation changed.
+
+When it fails: the classes' shares differ much between the volumes, since whole distributions are aligned.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,9 @@
 """Entropy minimisation: be certain about the target, with as much of each class as the source has.
 
+When it helps: the source model is nearly right on the target, but undecided along borders.
+
+When it fails: it is wrong: it then becomes surely wrong. The prior term keeps it from painting one class everywhere.
+
 Notes
 -----
 H = mean over pixels of -sum_c p_c log p_c / log C, 0 for certain and 1 for undecided pixels. Certainty alone is best

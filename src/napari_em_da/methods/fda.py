@@ -1,4 +1,9 @@
-"""Fourier domain adaptation: train on source windows that have the target's low frequencies."""
+"""Fourier domain adaptation: train on source windows that have the target's low frequencies.
+
+When it helps: slow brightness changes, charging or overall contrast tell the microscopes apart.
+
+When it fails: texture or sharpness do: these live in the high frequencies, which it leaves alone.
+"""
 
 from __future__ import annotations
 

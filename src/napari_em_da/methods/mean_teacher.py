@@ -1,5 +1,10 @@
 """Mean teacher: learn on the target from the sure predictions of an average of the network's past selves.
 
+When it helps: the source model already finds a good part of the structures on the target.
+
+When it fails: it starts from a poor model: what is confirmed are its mistakes. Let the selection choose the step;
+later is not always better.
+
 Notes
 -----
 The teacher's weights follow the network's, t <- m t + (1 - m) s with m = min(1 - 1/(step + 1), ``teacher_momentum``).

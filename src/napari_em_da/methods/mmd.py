@@ -1,4 +1,9 @@
-"""Feature alignment by maximum mean discrepancy: both domains must fill feature space alike, at several scales."""
+"""Feature alignment by maximum mean discrepancy: both domains must fill feature space alike, at several scales.
+
+When it helps: the same features should mean the same in both volumes, and their whole distribution moved.
+
+When it fails: the classes' shares differ much between the volumes, since whole distributions are aligned.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Supervised training: weighted cross-entropy and overlap loss on the labelled source."""
+"""Supervised training: weighted cross-entropy and overlap loss on the labelled source.
+
+When it helps: the target is annotated at least in part, or as the baseline that adaptation has to beat.
+
+When it fails: the target looks different from everything that was annotated.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Two streams: each microscope has an encoder of its own, both related by simple maps, and one decoder for both."""
+"""Two streams: each microscope has an encoder of its own, both related by simple maps, and one decoder for both.
+
+When it helps: the microscopes are so different that one encoder cannot serve both.
+
+When it fails: there are few target windows: a second encoder has much to learn from them without labels.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Y-Net: features that segment the source must also suffice to reconstruct both microscopes' images."""
+"""Y-Net: features that segment the source must also suffice to reconstruct both microscopes' images.
+
+When it helps: much unlabelled target is at hand, from which features can be learned by reconstructing it.
+
+When it fails: what reconstructs an image well (texture, noise) is not what tells the classes apart.
+"""
 
 from __future__ import annotations
 

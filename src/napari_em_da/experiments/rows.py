@@ -1,0 +1,56 @@
+"""The table of the adaptation benchmark: one row per run, added atomically."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from napari_em_da.errors import DataError
+from napari_em_da.training.checkpoint import write_text
+
+SUPERVISED = "target_supervised"
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; ``oracle_*`` use the target's test labels and are for comparison only."""
+
+    pair: str
+    method: str
+    seed: int
+    iou: float
+    dice: float
+    chosen_without_labels: str
+    step_cost_ratio: float
+    seconds: float
+    oracle_iou: float
+    oracle_step: str
+    candidates: int
+    profile: str
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a table; none if there is no table yet."""
+    if not path.is_file():
+        return []
+    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+
+
+def append(path: Path, row: Row) -> None:
+    """Add one row, atomically.
+
+    Raises
+    ------
+    DataError
+        If the table has other columns.
+    """
+    names = [field.name for field in fields(Row)]
+    text = path.read_text(encoding="utf-8") if path.is_file() else ",".join(names) + "\n"
+    if text.splitlines()[0] != ",".join(names):
+        raise DataError(f"{path} has other columns than {', '.join(names)}; move it away.")
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow([getattr(row, name) for name in names])
+    write_text(path, text + line.getvalue())
