@@ -123,3 +123,39 @@ def test_layers_score_show_errors_and_take_edits(cells: tuple[Path, Path]) -> No
     assert len(wrong) == 1 and wrong[0] in (1, 2)  # the smaller of the two is where pairs were merged
     shown, _, _ = layers.overlay_layer((merged, place, "labels"), (ids, place, "labels"))
     np.testing.assert_array_equal(np.asarray(shown) == 2, ids == 2)
+
+
+def test_layers_are_drawn(cells: tuple[Path, Path], tmp_path: Path) -> None:
+    truth = (Volume.open(cells[1]).read() == 3).astype(np.uint8)
+    p = Volume.open(cells[0]).read()[..., 1]
+    drawn = layers.plot_layers(
+        (p, {"scale": NM, "units": "nm"}, "image"),
+        (truth, {"scale": NM, "units": "nm"}, "labels"),
+        tmp_path / "plots",
+        kind="membrane",
+    )
+    names = {path.name for path in drawn}
+    assert {"thresholds.png", "splits-merges.png", "overlay.png"} <= names
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+
+
+def test_edits_reach_a_layer_once(cells: tuple[Path, Path]) -> None:
+    from napari_em_da.proofreading import merge
+
+    class Layer:
+        def __init__(self, data: np.ndarray) -> None:
+            self.data = data
+            self.set: list[Any] = []
+
+        def data_setitem(self, where: Any, values: Any) -> None:
+            self.set.append(where)
+            self.data[where] = values
+
+    layer = Layer(cc3d.connected_components(Volume.open(cells[1]).read() != 3, connectivity=6).astype(np.int32))
+    before = layer.data.copy()
+    edit = merge(layer.data, (1, 2))
+    layers.apply_edit(layer, edit)
+    np.testing.assert_array_equal(layer.data, np.where(before == 2, 1, before))
+    assert len(layer.set) == 1 and len(layer.set[0][0]) == (before == 2).sum()
+    with pytest.raises(DataError, match="changed since"):
+        layers.apply_edit(layer, edit)

@@ -6,7 +6,14 @@ Nothing here needs Qt, and napari alone to open the demo. A layer is whatever ha
 
 from __future__ import annotations
 
-from napari_em_da.layers.analysis import apply_edit, error_layer, measure_layer, overlay_layer, postprocess_layer
+from napari_em_da.layers.analysis import (
+    apply_edit,
+    error_layer,
+    measure_layer,
+    overlay_layer,
+    plot_layers,
+    postprocess_layer,
+)
 from napari_em_da.layers.jobs import evaluate, label_values, result_layers, resume, segment, segment_layers, then, train
 from napari_em_da.layers.samples import demo_layers, flyem_sample, open_demo, phantom_sample
 from napari_em_da.layers.snapshot import LayerData, Snapshot, snapshot, voxel_size
@@ -25,6 +32,7 @@ __all__ = [
     "open_demo",
     "overlay_layer",
     "phantom_sample",
+    "plot_layers",
     "postprocess_layer",
     "result_layers",
     "resume",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -129,6 +130,50 @@ def overlay_layer(prediction: Any, labels: Any, *, ignore_label: int | None = No
     features = {"index": [0, 1, 2, 3], "agreement": ["background", "hit", "miss", "false alarm"]}
     about = {"name": f"{found.volume.name} agreement", "colormap": colours, "features": features}
     return (data[0] if truth.flat else data), {**truth.place, **about}, "labels"
+
+
+def plot_layers(
+    prediction: Any,
+    labels: Any,
+    folder: Path | str,
+    *,
+    image: Any = None,
+    kind: Kind | None = None,
+    classes: Mapping[str, int] | None = None,
+    ignore_label: int | None = None,
+) -> list[Path]:
+    """Draw where a prediction is right and wrong as PNG files: curves, confusion and montages.
+
+    Parameters
+    ----------
+    prediction, labels : layers of one shape
+    folder : Path
+        Made if absent.
+    image : image layer, optional
+        Shown below the montages.
+    kind : {"membrane", "object", "instances"}, optional
+        What the layers hold; classes if absent, which must then be named.
+    classes : {name: label value}, optional
+
+    Returns
+    -------
+    list of Path
+    """
+    from napari_em_da.workflows.plots import plots
+
+    found, truth = snapshot(prediction).volume, snapshot(labels).volume
+    below = None if image is None else snapshot(image).volume.source
+    drawn = plots(
+        Path(folder),
+        found.source,
+        truth.source,
+        kind=kind,
+        classes=classes,
+        ignored=ignore_label,
+        image=below,
+        spacing=truth.voxel_nm,
+    )
+    return [saved.path for saved in drawn]
 
 
 def measure_layer(
