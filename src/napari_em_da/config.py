@@ -146,7 +146,9 @@ class TrainConfig(Config):
     """One complete training or adaptation job; a run folder saves exactly this."""
 
     run: Path = Field(description="Run folder to create")
-    source: tuple[LabelledConfig, ...] = Field(min_length=1, description="Labelled volumes")
+    source: tuple[LabelledConfig, ...] = Field(
+        description="Labelled volumes; none only where init is adapted by a method that needs none"
+    )
     target: tuple[ImageConfig, ...] = Field((), description="Unlabelled volumes to adapt to")
     classes: dict[str, tuple[int, ...]] = Field(
         min_length=1, description="Class name: label values; others are background"
@@ -179,6 +181,7 @@ class AdaptConfig(Config):
     run: Path = Field(description="Run folder of the trained source model")
     target: tuple[ImageConfig, ...] = Field(min_length=1, description="Unlabelled volumes")
     out: Path = Field(description="Run folder to create")
+    source_free: bool = Field(False, description="Read nothing of the source, even if its files are at hand")
     method: MethodConfig = MethodConfig(name="adversarial")
     augment: AugmentConfig = AugmentConfig()
     sampling: SamplingConfig = SamplingConfig()

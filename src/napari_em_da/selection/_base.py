@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -65,6 +66,19 @@ class Reference:
         if not any(shape.share for shape in shapes):
             raise DataError(f"None of the classes {', '.join(classes)} occurs in the source's labels; check them.")
         return cls(tuple(classes), shapes)
+
+    def to_json(self) -> str:
+        """Return it as text, from which ``from_json`` makes the same again, to the last bit."""
+        shapes = [{**asdict(s), "areas": s.areas.tolist(), "cells": s.cells.tolist()} for s in self.shapes]
+        return json.dumps({"names": self.names, "shapes": shapes})
+
+    @classmethod
+    def from_json(cls, text: str) -> Reference:
+        """Read what ``to_json`` wrote; another text is a ValueError, TypeError or KeyError."""
+        data = json.loads(text)
+        arrays = ({name: np.array(shape[name], np.int64) for name in ("areas", "cells")} for shape in data["shapes"])
+        shapes = tuple(Shapes(**{**shape, **own}) for shape, own in zip(data["shapes"], arrays, strict=True))
+        return cls(tuple(data["names"]), shapes)
 
     @property
     def prior(self) -> npt.NDArray[np.float64]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from napari_em_da.config import AdaptConfig, M, TrainConfig, TrainingConfig
+from napari_em_da.config import AdaptConfig, LabelledConfig, M, TrainConfig, TrainingConfig
 from napari_em_da.jobs import Job
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.workflows.auto import AUTO, auto
 from napari_em_da.workflows.train import full, train
+
+SOURCE_FREE = ("adabn", "source_free")
 
 
 def adapt(config: AdaptConfig, *, resume: bool = False) -> Job:
@@ -17,13 +19,17 @@ def adapt(config: AdaptConfig, *, resume: bool = False) -> Job:
     The target's pixel size becomes the network's: the source is resampled to it. No labels of the target are read; the
     config has no place for them.
 
+    Where files of the source are gone, or ``config.source_free`` says so, nothing of it is read: what the run kept of
+    it (class shares, shapes) has to do, the target is resampled to the run's pixel size, and the method must be one
+    that learns from the target alone, as ``source_free`` and ``adabn``; ``auto`` then tries these two.
+
     Raises
     ------
     ConfigError, DataError, ResourceError, JobFailed
         As ``train``.
     """
     if config.method.name == AUTO:
-        return auto(config, resume=resume)
+        return auto(config if expand(config).source else without_source(config), resume=resume)
     return train(expand(config), resume=resume)
 
 
@@ -36,6 +42,7 @@ def expand(config: AdaptConfig) -> TrainConfig:
         update={
             "run": config.out,
             "init": config.run,
+            "source": () if config.source_free else at_hand(base.source),
             "target": config.target,
             "method": config.method,
             "augment": override(base.augment, config.augment),
@@ -43,6 +50,18 @@ def expand(config: AdaptConfig) -> TrainConfig:
             "training": TrainingConfig(**{**config.training.model_dump(), "seed": seed}),
         }
     )
+
+
+def at_hand(source: tuple[LabelledConfig, ...]) -> tuple[LabelledConfig, ...]:
+    """Return the labelled volumes if all their files exist, else none: a part of a source is another source."""
+    return source if all(path.exists() for item in source for path in (item.image, item.labels)) else ()
+
+
+def without_source(config: AdaptConfig) -> AdaptConfig:
+    """Return a job of ``auto`` that tries, unless told otherwise, the methods that learn from the target alone."""
+    portfolio = [{"name": name, "method": {"name": name}} for name in SOURCE_FREE]
+    method = config.method.model_copy(update={"options": {"portfolio": portfolio, **config.method.options}})
+    return config.model_copy(update={"method": method})
 
 
 def override(base: M, changes: M) -> M:

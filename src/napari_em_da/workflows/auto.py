@@ -20,7 +20,9 @@ from napari_em_da.selection import CRITERIA, DEFAULT_CRITERIA
 from napari_em_da.selection.ranking import SOURCE_ONLY
 from napari_em_da.training import checkpoint
 from napari_em_da.training.folder import RunFolder
+from napari_em_da.workflows.expected import expected
 from napari_em_da.workflows.judging import CANDIDATES, REPORT, Record, adopt, decide, read_records
+from napari_em_da.workflows.source_record import REFERENCE
 from napari_em_da.workflows.train import full, train
 
 AUTO = "auto"
@@ -59,7 +61,11 @@ class AutoOptions(Config):
 
 @dataclass(frozen=True)
 class AutoResult:
-    """The folder, the adaptation and step that were chosen, why, how many candidates there were, and seconds."""
+    """The folder, the adaptation and step that were chosen, why, how many candidates there were, and seconds.
+
+    ``expected`` is the IoU to expect on the target with the lower and upper end of its range; None where the source
+    holds nothing to measure it on.
+    """
 
     run: Path
     chosen: str
@@ -68,6 +74,7 @@ class AutoResult:
     warning: str | None
     candidates: int
     seconds: float
+    expected: tuple[float, float, float] | None = None
 
 
 def auto(config: AdaptConfig, *, resume: bool = False) -> Job:
@@ -113,12 +120,16 @@ def auto(config: AdaptConfig, *, resume: bool = False) -> Job:
     if not runs:
         raise JobFailed("Every adaptation of the portfolio failed; see the notices above.")
     record, why, warning, count = settle(out, runs, options.criteria)
+    estimate, sentence = yield from expected(RunFolder(out), record)
+    checkpoint.write_text(out / REPORT, f"{(out / REPORT).read_text(encoding='utf-8')}\n{sentence}\n")
     yield Saved(out / REPORT, "report")
     yield Notice(warning or why, "warning" if warning else "info")
+    yield Notice(sentence)
     yield Progress(len(options.portfolio), len(options.portfolio), "adaptations", "done")
     seconds = round(time.perf_counter() - started, 1)
-    RunFolder(out).update_info({"finished": True, "chosen": record.name, "step": record.step, "seconds": seconds})
-    yield Finished(AutoResult(out, record.name, record.step, why, warning, count, seconds))
+    info = {"chosen": record.name, "step": record.step, "expected": estimate}
+    RunFolder(out).update_info({"finished": True, **info, "seconds": seconds})
+    yield Finished(AutoResult(out, record.name, record.step, why, warning, count, seconds, estimate))
 
 
 def check(options: AutoOptions) -> None:
@@ -140,6 +151,8 @@ def settle(out: Path, runs: list[RunFolder], criteria: tuple[str, ...]) -> tuple
     folder = RunFolder(out)
     shutil.copyfile(home.path / "config.yaml", out / "config.yaml")
     checkpoint.write_text(out / "run.json", (home.path / "run.json").read_text(encoding="utf-8"))
+    if (home.path / REFERENCE).is_file():
+        shutil.copyfile(home.path / REFERENCE, out / REFERENCE)
     adopt(record, folder)
     checkpoint.write_text(out / REPORT, text)
     return record, choice.why, choice.warning, len(records)

@@ -21,6 +21,7 @@ from napari_em_da.models import MODELS
 from napari_em_da.models._base import SegmentationNet
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.volume import Volume
+from napari_em_da.workflows.source_record import SAME_SCALE, SourceRecord, recall
 from napari_em_da.workflows.target_checks import check_target
 
 IGNORE = 255
@@ -49,6 +50,7 @@ class Plan:
     dtype: torch.dtype | None
     prior: tuple[float, ...]  # share of each class in the source's labels, background first
     notices: tuple[str, ...]
+    record: SourceRecord | None = None  # of the source, where it is not at hand
 
     @property
     def patch(self) -> tuple[int, ...]:
@@ -62,7 +64,7 @@ def make_plan(config: TrainConfig) -> Plan:
     Raises
     ------
     ConfigError
-        Unknown method, network or option; a window the network cannot take; missing target.
+        Unknown method, network or option; a window the network cannot take; missing target, or source.
     DataError
         Unreadable or mismatched volumes, absent or single classes, NaN.
     ResourceError
@@ -77,9 +79,10 @@ def make_plan(config: TrainConfig) -> Plan:
         raise ConfigError(f"The method {config.method.name!r} adapts to a target; give at least one target volume.")
     if config.target and not needs_target:
         notices.append(f"The method {config.method.name!r} learns nothing from the target volumes itself.")
+    record = None if config.source else recall(config, method)
     source = tuple(open_labelled(item, config.classes, config.ignore_label) for item in config.source)
     target = tuple(open_image(item) for item in config.target)
-    prior = check_classes(source, config)
+    prior = record.prior if record else check_classes(source, config)
     network, info = build_network(config)
     patch = config.sampling.patch_px[-network.ndim :]
     if network.ndim == 2 and config.sampling.patch_px[0] != 1:
@@ -90,7 +93,10 @@ def make_plan(config: TrainConfig) -> Plan:
     problem = network.patch_problem(patch)
     if problem:
         raise ConfigError(f"sampling.patch_px does not fit {config.network.name!r}: {problem}.")
-    pixel_nm = training_pixel(config, source, target, notices)
+    if record:
+        pixel_nm = inherited_pixel(record, config, target, notices)
+    else:
+        pixel_nm = training_pixel(config, source, target, notices)
     for item, volume in zip((*config.source, *config.target), (*(s.image for s in source), *target), strict=True):
         if volume.voxel_nm is not None:
             size = ", ".join(f"{v:g}" for v in volume.voxel_nm)
@@ -99,7 +105,7 @@ def make_plan(config: TrainConfig) -> Plan:
         _ = volume.intensity  # NaN and constant volumes stop here
     for volume in target:
         notices += check_target(volume, [item.image for item in source])
-    return Plan(config, source, target, method, network, info, pixel_nm, device, dtype, prior, tuple(notices))
+    return Plan(config, source, target, method, network, info, pixel_nm, device, dtype, prior, tuple(notices), record)
 
 
 def open_image(item: ImageConfig) -> Volume:
@@ -256,8 +262,30 @@ def training_pixel(
     first = target[0] if target else source[0].image
     size: float = in_plane(first.voxel_nm)
     others = [in_plane(s.image.voxel_nm) for s in source]
-    if target and any(abs(o / size - 1) > 0.02 for o in others if o and size):
+    if target and any(abs(o / size - 1) > SAME_SCALE for o in others if o and size):
         notices.append(f"The source ({others[0]:g} nm per pixel) is resampled to the target's {size:g} nm per pixel.")
+    return size
+
+
+def inherited_pixel(
+    record: SourceRecord, config: TrainConfig, target: tuple[Volume, ...], notices: list[str]
+) -> float | None:
+    """Return the pixel size of the source run: without the source the network learns no other scale."""
+    notices.append(
+        f"No source volume is read: class shares and shapes are those that {config.init} kept, and no candidate is "
+        "checked against held-out windows of the source."
+    )
+    size = record.pixel_nm
+    unknown = [str(item.image) for item, v in zip(config.target, target, strict=True) if v.voxel_nm is None]
+    if size is None:
+        notices.append("The source's voxel size is unknown: the target is taken pixel by pixel, whatever its size.")
+    elif unknown:
+        raise DataError(
+            f"The voxel size of {', '.join(unknown)} is unknown, so it cannot be brought to the {size:g} nm per pixel "
+            "of the source; give it with --voxel-nm z,y,x."
+        )
+    elif any(abs(in_plane(v.voxel_nm) / size - 1) > SAME_SCALE for v in target):
+        notices.append(f"The target is resampled to the source's {size:g} nm per pixel.")
     return size
 
 

@@ -16,7 +16,7 @@ import torch
 
 from napari_em_da.augment.intensity import match_histogram
 from napari_em_da.config import SamplingConfig, TrainConfig
-from napari_em_da.errors import ConfigError, ResourceError
+from napari_em_da.errors import ConfigError, DataError, ResourceError
 from napari_em_da.events import Event, Finished, Metric, Notice, Preview, Progress
 from napari_em_da.jobs import Job, forward
 from napari_em_da.losses import segmentation_loss
@@ -37,6 +37,7 @@ from napari_em_da.workflows.plan import (
     make_plan,
     memory_budget,
 )
+from napari_em_da.workflows.source_record import keep
 from napari_em_da.workflows.validation import Validation
 
 Region = tuple[slice, slice, slice]
@@ -222,6 +223,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         "network": plan.network_info,
         "classes": {name: list(values) for name, values in config.classes.items()},
         "pixel_nm": plan.pixel_nm,
+        "prior": plan.prior,
         "source": [describe_volume(i, v.image) for i, v in zip(config.source, plan.source, strict=True)],
         "target": [describe_volume(i, v) for i, v in zip(config.target, plan.target, strict=True)],
         "finished": False,
@@ -273,12 +275,13 @@ def prepare(plan: Plan, folder: RunFolder) -> Generator[Event, None, tuple[dict[
         "memory_bytes": 0,
     }
     held_out = [part for part in held_out if labelled(part)]
-    if s.validation and not held_out:
+    if s.validation and plan.source and not held_out:
         yield Notice(
             "The held-out part holds no label: nothing is validated, and the last weights are kept.", "warning"
         )
     held = sampler(held_out, "validation", **still).grid(s.validation_patches) if held_out else []
-    if not targets:
+    shapes = source_shapes(plan, folder)
+    if not targets or shapes is None:
         return samplers, Validation(plan, held)
     seen = sampler(targets, "target-preview", **still).grid(s.selection_patches)
     windows = [sample.image for sample in seen]
@@ -286,7 +289,7 @@ def prepare(plan: Plan, folder: RunFolder) -> Generator[Event, None, tuple[dict[
         sampler([in_look_of(part, plan.target[0]) for part in held_out], "validation", **still) if held_out else None
     )
     looks = matched.grid(s.validation_patches) if matched else []
-    return samplers, Validation(plan, held, Judge(folder, windows, reference(plan, windows[0].shape)), looks)
+    return samplers, Validation(plan, held, Judge(folder, windows, shapes), looks)
 
 
 def in_look_of(source: Source, target: Volume) -> Source:
@@ -298,6 +301,21 @@ def in_look_of(source: Source, target: Volume) -> Source:
 
     data = volume.data.map_blocks(match, dtype=np.float32)  # type: ignore[arg-type, call-arg]  # dask's wrapper
     return replace(source, volume=Volume(data, volume.voxel_nm, f"{volume.name} in the look of {target.name}"))
+
+
+def source_shapes(plan: Plan, folder: RunFolder) -> Reference | None:
+    """Return what the classes look like in the source, and keep it in the run for those who will not have the source.
+
+    Labels may be too sparse for that; whoever only trains on them does without.
+    """
+    try:
+        found = plan.record.reference if plan.record else reference(plan, plan.patch)
+    except DataError:
+        if plan.target:
+            raise
+        return None
+    keep(folder, found)
+    return found
 
 
 def reference(plan: Plan, window: tuple[int, ...]) -> Reference:
