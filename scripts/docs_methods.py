@@ -90,7 +90,7 @@ def _measured(name: str, path: Path) -> str:
 
     if not path.is_file():
         return ""
-    wanted = [run for run, (config, _) in GRID.items() if config.name == name]
+    wanted = [run for run, entry in GRID.items() if entry.method.name == name]
     wanted += [SOURCE_ONLY, SUPERVISED] if name == "supervised" else []
     rows = []
     for (pair, profile), results in summarise(read_table(path)).items():
@@ -109,7 +109,8 @@ def _measured(name: str, path: Path) -> str:
     )
     if name == "supervised":
         about += " `target_supervised` alone trains on target labels; `histogram` gives source windows the target's"
-        about += " histogram (`--augment.match_target 1`)."
+        about += " histogram (`--augment.match_target 1`); `coarse` does that to half of them, blurs more, and works at"
+        about += " pixels 1.6 times as large."
     return f"{about}\n\n{table(heads, rows)}"
 
 

@@ -103,10 +103,10 @@ def source_config(pair: Pair, run: Path, budget: Profile, seed: int) -> TrainCon
     )
 
 
-def _sampling(pair: Pair, budget: Profile) -> SamplingConfig:
+def _sampling(pair: Pair, budget: Profile, factor: float = 1.0) -> SamplingConfig:
     small = budget.patch < 64
     return SamplingConfig(
-        pixel_nm=pair.pixel_nm,
+        pixel_nm=pair.pixel_nm * factor,
         patch_px=(1, budget.patch, budget.patch),
         batch=2 if small else 8,
         validation=0.06,
@@ -161,14 +161,14 @@ def _row(pair: Pair, method: str, home: Path, source: Path, budget: Profile, see
 
 def adapt_config(pair: Pair, method: str, source: Path, run: Path, budget: Profile, seed: int) -> AdaptConfig:
     """Return the adaptation of one row."""
-    config, augment = METHODS[method]
+    entry = METHODS[method]
     return AdaptConfig(
         run=source,
         target=(pair.unlabelled(),),
         out=run,
-        method=config,
-        augment=AugmentConfig(**augment),
-        sampling=_sampling(pair, budget),
+        method=entry.method,
+        augment=AugmentConfig(**entry.augment),
+        sampling=_sampling(pair, budget, entry.pixel_factor),
         training=AdaptTrainingConfig(
             steps=budget.adapt,
             seed=seed,

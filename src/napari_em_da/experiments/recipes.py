@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from napari_em_da.config import AugmentConfig, MethodConfig
+from napari_em_da.workflows.auto import DEFAULT_PORTFOLIO, Entry
 
 SOURCE_AUGMENT = AugmentConfig(
     scale=(0.75, 1.35), rotate_deg=180, elastic=0.2, photometric=0.6, contrast=(0.6, 1.5), gamma=(0.6, 1.7), blur_px=1.5
@@ -31,26 +32,23 @@ PROFILES = {
 }
 
 
-def _method(name: str, match: float = 0.5, **options: Any) -> tuple[MethodConfig, dict[str, Any]]:
-    return MethodConfig(name=name, options=options), {"match_target": match}
+def _entry(name: str, method: str = "", match: float = 0.5, **options: Any) -> Entry:
+    return Entry(name=name, method=MethodConfig(name=method or name, options=options), augment={"match_target": match})
 
 
-def _parts(*names: str) -> dict[str, Any]:
-    return {"parts": [{"name": name} for name in names]}
-
-
-METHODS: dict[str, tuple[MethodConfig, dict[str, Any]]] = {
-    "adabn": _method("adabn", 0),
-    "histogram": _method("supervised", 1.0),
-    "fda": _method("fda", 0),
-    "mmd": _method("mmd"),
-    "coral": _method("coral"),
-    "dann": _method("dann"),
-    "ynet": _method("ynet"),
-    "two_stream": _method("two_stream"),
-    "adversarial": _method("adversarial"),
-    "conditional": _method("conditional"),
-    "entropy": _method("entropy"),
-    "mean_teacher": _method("mean_teacher"),
-    "coral_mean_teacher": _method("combined", **_parts("coral", "mean_teacher")),
-}
+_ENTRIES = (
+    *DEFAULT_PORTFOLIO,
+    _entry("histogram", "supervised", 1.0),
+    _entry("fda", match=0),
+    _entry("mmd"),
+    _entry("coral"),
+    _entry("dann"),
+    _entry("ynet"),
+    _entry("two_stream"),
+    _entry("adversarial"),
+    _entry("conditional"),
+    _entry("entropy"),
+    _entry("source_free", match=0),
+    _entry("coral_mean_teacher", "combined", parts=[{"name": "coral"}, {"name": "mean_teacher"}]),
+)
+METHODS = {entry.name: entry for entry in _ENTRIES}

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from napari_em_da.config import AdaptConfig, AugmentConfig, Config, MethodConfig, Positive, parse
+from napari_em_da.config import AdaptConfig, AugmentConfig, Config, MethodConfig, Positive, SamplingConfig, parse
 from napari_em_da.errors import ConfigError, JobFailed
 from napari_em_da.events import Finished, Notice, Progress, Saved
 from napari_em_da.jobs import Job, forward
@@ -35,17 +35,15 @@ class Entry(Config):
     name: str = Field(description="Name in the report, and of its folder")
     method: MethodConfig = Field(description="Method and its options")
     augment: dict[str, Any] = Field(default_factory=dict, description="Augmentation of this adaptation")
+    pixel_factor: Positive = Field(1.0, description="Working pixel as a multiple of the one it would have otherwise")
 
 
+COARSE = {"match_target": 0.5, "blur_px": 3.0, "noise": 0.1}
 DEFAULT_PORTFOLIO = (
     Entry(name="adabn", method=MethodConfig(name="adabn")),
-    Entry(name="coral", method=MethodConfig(name="coral"), augment={"match_target": 0.5}),
     Entry(name="mean_teacher", method=MethodConfig(name="mean_teacher"), augment={"match_target": 0.5}),
-    Entry(
-        name="coral_mean_teacher",
-        method=MethodConfig(name="combined", options={"parts": [{"name": "coral"}, {"name": "mean_teacher"}]}),
-        augment={"match_target": 0.5},
-    ),
+    Entry(name="coarse", method=MethodConfig(name="supervised"), augment=COARSE, pixel_factor=1.6),
+    Entry(name="coarse_mean_teacher", method=MethodConfig(name="mean_teacher"), augment=COARSE, pixel_factor=1.6),
 )
 
 
@@ -106,8 +104,14 @@ def auto(config: AdaptConfig, *, resume: bool = False) -> Job:
         augment = AugmentConfig(
             **{**config.augment.model_dump(include=config.augment.model_fields_set), **entry.augment}
         )
+        sampling = at_pixel(config, entry.pixel_factor)
         single = config.model_copy(
-            update={"out": out / PORTFOLIO / entry.name, "method": entry.method, "augment": augment}
+            update={
+                "out": out / PORTFOLIO / entry.name,
+                "method": entry.method,
+                "augment": augment,
+                "sampling": sampling,
+            }
         )
         folder = RunFolder(out / PORTFOLIO / entry.name)
         if not (finished(folder) and resume):
@@ -130,6 +134,21 @@ def auto(config: AdaptConfig, *, resume: bool = False) -> Job:
     info = {"chosen": record.name, "step": record.step, "expected": estimate}
     RunFolder(out).update_info({"finished": True, **info, "seconds": seconds})
     yield Finished(AutoResult(out, record.name, record.step, why, warning, count, seconds, estimate))
+
+
+def at_pixel(config: AdaptConfig, factor: float) -> SamplingConfig:
+    """Return the sampling at a coarser or finer working pixel; unchanged where no pixel size is known.
+
+    Coarser pixels show a network more of the surroundings and less of the noise and texture that differ between
+    microscopes; the source model's weights are what it starts from.
+    """
+    own = config.sampling.pixel_nm or RunFolder.open(full(config.run)).info().get("pixel_nm")
+    if factor == 1 or own is None:
+        return config.sampling
+    return parse(
+        SamplingConfig,
+        {**config.sampling.model_dump(include=config.sampling.model_fields_set), "pixel_nm": own * factor},
+    )
 
 
 def check(options: AutoOptions) -> None:
@@ -172,4 +191,4 @@ def finished(folder: RunFolder) -> bool:
     return path.is_file() and bool(json.loads(path.read_text(encoding="utf-8")).get("finished"))
 
 
-__all__ = ["AUTO", "CANDIDATES", "DEFAULT_PORTFOLIO", "AutoOptions", "AutoResult", "Entry", "auto", "gather"]
+__all__ = ["AUTO", "CANDIDATES", "COARSE", "DEFAULT_PORTFOLIO", "AutoOptions", "AutoResult", "Entry", "auto", "gather"]
