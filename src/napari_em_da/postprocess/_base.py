@@ -82,6 +82,19 @@ class Stack:
         """Return the same stack with other voxels."""
         return replace(self, data=data, holds=holds or self.holds)
 
+    def outside_labelled(self, data: Any, truth: Any = None) -> Any:
+        """Return ``data``, but in the sections of ground truth what they were (or ``truth``); numpy or dask alike."""
+        if not self.labelled:
+            return data
+        truth = self.data if truth is None else truth
+        kept = np.isin(np.arange(self.shape[0]), self.labelled).reshape(-1, *(1,) * (data.ndim - 1))
+        if not self.lazy:
+            return np.where(kept, truth, data)
+        import dask.array as da
+
+        kept = da.from_array(kept, chunks=(data.chunks[0], *(1,) * (data.ndim - 1)))
+        return da.where(kept, truth.rechunk(data.chunks), data)
+
 
 def _silent(stack: Stack) -> str | None:
     return None

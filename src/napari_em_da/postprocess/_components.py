@@ -18,7 +18,6 @@ import numpy.typing as npt
 from napari_em_da.errors import ConfigError, DataError, ResourceError
 from napari_em_da.events import Progress
 from napari_em_da.metrics._base import load, regions
-from napari_em_da.postprocess._base import Stack
 from napari_em_da.postprocess._seams import (
     Box,
     Counts,
@@ -295,16 +294,3 @@ def _boxes(array: Any) -> list[Box]:
     """Return the regions of an array with all three axes and their true ends, in the order of z, y, x."""
     full = [tuple(slice(*part.indices(n)[:2]) for part, n in zip(r, array.shape, strict=False)) for r in regions(array)]
     return [(*box, *(slice(0, n) for n in array.shape[len(box) :])) for box in full]  # type: ignore[misc]
-
-
-def keep_labelled(stack: Stack, data: Any) -> Stack:
-    """Return the stack with new voxels, but its ground-truth sections as they were."""
-    if stack.labelled:
-        kept = np.isin(np.arange(stack.shape[0]), stack.labelled)[:, None, None]
-        if stack.lazy:
-            import dask.array as da
-
-            data = da.where(da.from_array(kept, chunks=(stack.data.chunks[0], 1, 1)), stack.data, data)
-        else:
-            data = np.where(kept, stack.data, data)
-    return stack.with_data(data)

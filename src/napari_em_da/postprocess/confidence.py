@@ -74,13 +74,7 @@ def apply(stack: Stack, options: Options) -> Stack:
 
     data = per_block(stack, function, (1, 0, 0) if options.continuity else (0, 0, 0), np.uint8)
     if stack.labelled:
-        truth = np.isin(np.arange(stack.shape[0]), stack.labelled)[:, None, None]
-        if stack.lazy:
-            import dask.array as da
-
-            data = da.where(truth, per_block(stack, threshold, dtype=np.uint8).rechunk(data.chunks), data)
-        else:
-            data = np.where(truth, threshold(stack.data), data)
+        data = stack.outside_labelled(data, per_block(stack, threshold, dtype=np.uint8))
     return stack.with_data(data, "labels")
 
 

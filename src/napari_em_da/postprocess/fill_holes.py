@@ -17,7 +17,7 @@ from napari_em_da.config import Options as Base
 from napari_em_da.config import Positive
 from napari_em_da.events import Progress
 from napari_em_da.postprocess._base import Stack, Step, Work
-from napari_em_da.postprocess._components import Components, finish, keep_labelled, scan_components
+from napari_em_da.postprocess._components import Components, finish, scan_components
 from napari_em_da.postprocess.remove_small import class_values
 
 
@@ -149,7 +149,7 @@ def apply(stack: Stack, options: Options) -> Work:
         class_values(stack, options.classes) or _all_but(stack),
         class_values(stack, options.over) or (),
     )
-    return keep_labelled(stack, data)
+    return stack.with_data(stack.outside_labelled(data))
 
 
 def _all_but(stack: Stack) -> list[int] | None:

@@ -19,7 +19,7 @@ from napari_em_da.config import Positive
 from napari_em_da.errors import ConfigError
 from napari_em_da.events import Progress
 from napari_em_da.postprocess._base import Stack, Step, Work
-from napari_em_da.postprocess._components import Components, finish, keep_labelled, scan_components
+from napari_em_da.postprocess._components import Components, finish, scan_components
 
 Fill = Literal["background", "neighbour_majority"]
 UNANNOTATED = 255
@@ -158,7 +158,7 @@ def apply(stack: Stack, options: Options) -> Work:
         options.fill,
         None if stack.holds == "instances" else UNANNOTATED,
     )
-    return keep_labelled(stack, data)
+    return stack.with_data(stack.outside_labelled(data))
 
 
 def class_values(stack: Stack, classes: Collection[str]) -> list[int] | None:

@@ -221,15 +221,7 @@ def apply(stack: Stack, options: Options) -> Stack:
         data: Any = function(stack.data)
     else:
         data = stack.data.rechunk({3: -1}).map_blocks(function, dtype=np.float32)
-    if stack.labelled:
-        truth = np.isin(np.arange(stack.shape[0]), stack.labelled)[:, None, None, None]
-        if stack.lazy:
-            import dask.array as da
-
-            data = da.where(truth, stack.data, data)
-        else:
-            data = np.where(truth, stack.data, data)
-    return stack.with_data(data)
+    return stack.with_data(stack.outside_labelled(data))
 
 
 STEP = Step(Options, ("probabilities",), None, apply)

@@ -16,7 +16,6 @@ from pydantic import Field
 from napari_em_da.config import Options as Base
 from napari_em_da.errors import ConfigError
 from napari_em_da.postprocess._base import Stack, Step, per_block
-from napari_em_da.postprocess._components import keep_labelled
 
 Labels = npt.NDArray[Any]
 Mode = Literal["veto", "fill", "veto_fill", "median"]
@@ -144,7 +143,7 @@ def apply(stack: Stack, options: Options) -> Stack:
         def filtered(block: Labels, mode: Mode = mode) -> Labels:
             return z_filter(block, options.radius, mode, values=values, unannotated=UNANNOTATED)
 
-        stack = keep_labelled(stack, per_block(stack, filtered, (reach, 0, 0)))
+        stack = stack.with_data(stack.outside_labelled(per_block(stack, filtered, (reach, 0, 0))))
     return stack
 
 
