@@ -22,7 +22,7 @@ from napari_em_da.workflows.judging import read_records
 from napari_em_da.workflows.plan import make_plan
 from napari_em_da.workflows.replay import replay
 from napari_em_da.workflows.source_record import REFERENCE
-from napari_em_da.workflows.train import reference
+from napari_em_da.workflows.streams import reference
 
 SAMPLING = SamplingConfig(patch_px=(1, 32, 32), batch=2, validation_patches=2, selection_patches=4)
 STEPS: dict[str, Any] = {"steps": 4, "validate_every": 2, "checkpoint_every": 4, "device": "cpu", "precision": "fp32"}

@@ -26,7 +26,7 @@ from napari_em_da.selection.ranking import SOURCE_ONLY
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.workflows.judging import Record
 from napari_em_da.workflows.plan import Plan, make_plan
-from napari_em_da.workflows.train import labelled, load_maps, reference, split
+from napari_em_da.workflows.streams import labelled, load_maps, reference, split
 from napari_em_da.workflows.validation import iou_values
 
 CRITERION = "consistency"  # a raw score that needs no shapes; mean ranks mean nothing outside their report
