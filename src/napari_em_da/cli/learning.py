@@ -123,6 +123,7 @@ def adapt(
     voxel_nm: Voxel = None,
     method: AdaptName = "adversarial",
     option: Settings = None,
+    source_free: bool = False,
     augment: AugmentConfig = AugmentConfig(),
     sampling: SamplingConfig = SamplingConfig(),
     training: AdaptTrainingConfig = AdaptTrainingConfig(),
@@ -142,6 +143,8 @@ def adapt(
         Voxel size z,y,x in nm of the targets; taken from the files if absent.
     option
         name=value, an option of the method; may be repeated.
+    source_free
+        Do not read the source's files, even if they are there (methods: adabn, source_free, auto).
     as_json
         Print JSON for machines.
     """
@@ -153,6 +156,7 @@ def adapt(
         target=targets,
         out=out,
         method=MethodConfig(name=method, options=options(option)),
+        source_free=source_free,
         augment=augment,
         sampling=sampling,
         training=training,
