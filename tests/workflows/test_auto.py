@@ -108,6 +108,9 @@ def test_a_spent_budget_and_wrong_portfolios_are_told(source: Path, tiny: Path, 
         em.run(em.adapt(twice))
     with pytest.raises(ConfigError, match="Did you mean 'morphology'"):
         em.run(em.adapt(job(source, tiny / "B.tif", tmp_path / "x", criteria=["morfology"])))
+    odd = [{**PORTFOLIO[1], "augment": {"match_targt": 1}}]
+    with pytest.raises(ConfigError, match="Did you mean 'match_target'"):
+        em.run(em.adapt(job(source, tiny / "B.tif", tmp_path / "x", portfolio=odd)))
     assert not (tmp_path / "x").exists()
 
 

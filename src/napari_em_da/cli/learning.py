@@ -124,6 +124,7 @@ def adapt(
     method: AdaptName = "adversarial",
     option: Settings = None,
     source_free: bool = False,
+    resume: bool = False,
     augment: AugmentConfig = AugmentConfig(),
     sampling: SamplingConfig = SamplingConfig(),
     training: AdaptTrainingConfig = AdaptTrainingConfig(),
@@ -145,6 +146,8 @@ def adapt(
         name=value, an option of the method; may be repeated.
     source_free
         Do not read the source's files, even if they are there (methods: adabn, source_free, auto).
+    resume
+        Go on with the stopped adaptation in ``out``; give the same options again.
     as_json
         Print JSON for machines.
     """
@@ -161,7 +164,7 @@ def adapt(
         sampling=sampling,
         training=training,
     )
-    finish(job(config), as_json)
+    finish(job(config, resume=resume), as_json)
 
 
 @app.command

@@ -21,7 +21,7 @@ from napari_em_da.selection.ranking import SOURCE_ONLY
 from napari_em_da.training import checkpoint
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.workflows.expected import expected
-from napari_em_da.workflows.judging import CANDIDATES, REPORT, Record, adopt, decide, read_records
+from napari_em_da.workflows.judging import REPORT, Record, adopt, decide, read_records
 from napari_em_da.workflows.source_record import REFERENCE
 from napari_em_da.workflows.train import full, train
 
@@ -35,7 +35,7 @@ class Entry(Config):
     name: str = Field(description="Name in the report, and of its folder")
     method: MethodConfig = Field(description="Method and its options")
     augment: dict[str, Any] = Field(default_factory=dict, description="Augmentation of this adaptation")
-    pixel_factor: Positive = Field(1.0, description="Working pixel as a multiple of the one it would have otherwise")
+    pixel_factor: Positive = Field(1.0, description="Working pixel, a multiple of pixel_nm or else of the run's")
 
 
 COARSE = {"match_target": 0.5, "blur_px": 3.0, "noise": 0.1}
@@ -101,9 +101,8 @@ def auto(config: AdaptConfig, *, resume: bool = False) -> Job:
             left = ", ".join(item.name for item in options.portfolio[number:])
             yield Notice(f"The budget of {options.minutes:g} minutes is spent; not tried: {left}.", "warning")
             break
-        augment = AugmentConfig(
-            **{**config.augment.model_dump(include=config.augment.model_fields_set), **entry.augment}
-        )
+        given = config.augment.model_dump(include=config.augment.model_fields_set)
+        augment = parse(AugmentConfig, {**entry.augment, **given})  # what the user set wins
         sampling = at_pixel(config, entry.pixel_factor)
         single = config.model_copy(
             update={
@@ -158,6 +157,7 @@ def check(options: AutoOptions) -> None:
         raise ConfigError(f"The portfolio's names {names} must differ from each other and from {SOURCE_ONLY!r}.")
     for entry in options.portfolio:
         parse(METHODS[entry.method.name].options_type, entry.method.options, f"option of {entry.method.name}")
+        parse(AugmentConfig, entry.augment)
     for criterion in options.criteria:
         CRITERIA.check(criterion)
 
@@ -191,4 +191,4 @@ def finished(folder: RunFolder) -> bool:
     return path.is_file() and bool(json.loads(path.read_text(encoding="utf-8")).get("finished"))
 
 
-__all__ = ["AUTO", "CANDIDATES", "COARSE", "DEFAULT_PORTFOLIO", "AutoOptions", "AutoResult", "Entry", "auto", "gather"]
+__all__ = ["AUTO", "COARSE", "DEFAULT_PORTFOLIO", "AutoOptions", "AutoResult", "Entry", "auto", "gather"]
