@@ -36,7 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return fail(f"{error.strerror or error}: {error.filename or ''}. Check the disk and the permissions.", 4)
     except KeyboardInterrupt:
-        return fail("Cancelled. A training run goes on with: napari-em-da train --resume RUN", EXIT_CANCELLED)
+        return fail(
+            "Cancelled. Go on with: napari-em-da train --resume RUN, or the same adapt command with --resume.",
+            EXIT_CANCELLED,
+        )
     return 0
 
 
