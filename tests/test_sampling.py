@@ -293,3 +293,112 @@ def test_real_windows() -> None:
     assert abs(float(plain.image.mean())) < 0.2 and float(plain.image.std()) == pytest.approx(1, abs=0.2)
     dark, bright = (plain.image[:, 0][plain.labels == c].mean() for c in (2, 0))
     assert dark < bright  # mitochondria stay under their labels
+
+
+# --- section spacing: a volume whose every voxel holds the number of its section ---
+
+DEEP = (60, 24, 28)
+
+
+def numbered(spacing_nm: float, source: object = None) -> tuple[Volume, np.ndarray]:
+    """Return a volume of section numbers (plus a little, so that it is no label volume) and the numbers alone."""
+    number = np.broadcast_to(np.arange(DEEP[0], dtype=np.float32)[:, None, None], DEEP).copy()
+    return Volume.from_array(number if source is None else source, voxel_nm=(spacing_nm, 5, 5), name="thin"), number
+
+
+def sections_of(sample: Sample) -> np.ndarray:
+    """Section number of every section of every window, from the weights; each section holds one number alone."""
+    assert (sample.weights.amin(dim=(2, 3)) == sample.weights.amax(dim=(2, 3))).all()
+    return sample.weights[:, :, 0, 0].numpy().astype(int)
+
+
+@pytest.mark.parametrize(
+    ("own_nm", "asked_nm", "offsets"),
+    [
+        (5, 50, [0, 10, 20, 30]),
+        (30, 50, [0, 2, 3, 5, 7, 8]),  # nearest to 0, 1.67, 3.33, 5, 6.67, 8.33
+        (20, 50, [0, 3, 5, 8, 10]),  # 2.5 and 7.5 lie between two sections: the later one
+        (50, 50, [0, 1, 2]),
+        (50, 50.5, [0, 1, 2]),  # within the tolerance
+    ],
+)
+@pytest.mark.parametrize("memory_bytes", [0, 1 << 30])
+def test_sections_are_taken_at_the_training_spacing(
+    own_nm: float, asked_nm: float, offsets: list[int], memory_bytes: int
+) -> None:
+    volume, number = numbered(own_nm)
+    flips = AugmentConfig(rotate90=False, scale=(1, 1), photometric=0)
+    source = Source(volume, np.zeros(DEEP, np.uint8), number)
+    sampler = make(source, patch_px=(len(offsets), 8, 8), ndim=3, batch=400, section_nm=asked_nm, augment=flips,
+                   memory_bytes=memory_bytes)  # fmt: skip
+    sample = sampler.draw(0)
+    drawn = sections_of(sample)
+    rising = np.sort(drawn, axis=1)
+    np.testing.assert_array_equal(rising - rising[:, :1], np.broadcast_to(offsets, rising.shape))
+    assert set(rising[:, 0]) == set(range(DEEP[0] - offsets[-1]))  # every phase, and never outside
+    turned = drawn[:, 0] > drawn[:, -1]
+    assert 0.35 < turned.mean() < 0.65
+    np.testing.assert_array_equal(np.where(turned[:, None], drawn[:, ::-1], drawn), rising)
+    image = volume.intensity.standardise(number)[:, 0, 0]
+    np.testing.assert_array_equal(sample.image[:, 0, :, 3, 5].numpy(), image[drawn])  # real sections, none made up
+    assert sampler.grid(4)[0].image.shape[2] == len(offsets)
+
+
+def test_section_spacing_means_nothing_to_2d_networks(volume: Volume, image: np.ndarray) -> None:
+    source = Source(volume, image // 64)
+    for step in range(3):
+        plain = make(source, augment=FULL, balance=0.5).draw(step)
+        assert same(plain, make(source, augment=FULL, balance=0.5, section_nm=80.0).draw(step))
+        assert same(plain, make(source, augment=FULL, balance=0.5, section_nm=1.0).draw(step))
+
+
+def test_windows_skip_sections_without_reading_them() -> None:
+    class Counted:
+        def __init__(self, array: np.ndarray) -> None:
+            self.array, self.shape, self.dtype, self.read = array, array.shape, array.dtype, 0
+
+        def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray:
+            block = self.array[key]
+            self.read += len(block)
+            return block
+
+    counted = Counted(numbered(5)[1])
+    volume, _ = numbered(5, counted)
+    sampler = make(Source(volume), patch_px=(4, 8, 8), ndim=3, batch=1, section_nm=50.0, memory_bytes=0)
+    counted.read = 0
+    sampler.draw(0)
+    assert counted.read == 4
+
+
+@pytest.mark.parametrize("margin", [0, (1, 0, 0)])
+def test_one_annotated_section_is_never_skipped(margin: object) -> None:
+    """Also where only windows that leave the volume hold it: 4 sections at steps of 19 span 58 of the 60."""
+    volume, number = numbered(5)
+    for annotated in (0, 7, 31, 59):
+        labels = np.full(DEEP, 255, np.uint8)
+        labels[annotated] = 1
+        sampler = make(Source(volume, labels, number), patch_px=(4, 8, 8), ndim=3, section_nm=95.0, margin_px=margin)
+        for sample in (sampler.draw(0), sampler.draw(1), *sampler.grid(4)):
+            assert (sample.labels == 1).any(dim=(1, 2, 3)).all()
+            assert (sample.weights[sample.labels == 1] == annotated).all()
+
+
+def test_sections_of_a_region_only() -> None:
+    volume, number = numbered(10)
+    labels = np.zeros(DEEP, np.uint8)
+    labels[40:] = 1  # held out
+    region = (slice(5, 40), slice(None), slice(None))
+    sample = make(Source(volume, labels, number, region), patch_px=(5, 8, 8), ndim=3, batch=300, section_nm=50.0).draw(
+        0
+    )
+    drawn = sections_of(sample)
+    assert (drawn.min(), drawn.max()) == (5, 39) and not (sample.labels != 0).any()
+
+
+def test_sections_that_do_not_exist_are_not_repeated() -> None:
+    volume, _ = numbered(50)
+    with pytest.raises(ConfigError, match=r"section_nm is 30, but the sections of thin are 50 nm apart; set .* to 50"):
+        make(Source(volume), patch_px=(4, 8, 8), ndim=3, section_nm=30.0)
+    unknown = Volume.from_array(np.random.default_rng(0).random(DEEP), name="thin")
+    with pytest.raises(DataError, match="thin has no voxel size, so section_nm 30"):
+        make(Source(unknown), patch_px=(4, 8, 8), ndim=3, section_nm=30.0)

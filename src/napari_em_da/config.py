@@ -47,6 +47,9 @@ class LabelledConfig(ImageConfig):
     """A volume with its label map."""
 
     labels: Path = Field(description="Label map of the same shape")
+    fraction: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="Share of the sections whose labels are used"
+    )
 
 
 class NetworkConfig(Config):
@@ -118,6 +121,9 @@ class SamplingConfig(Config):
     validation_patches: Count = Field(16, description="Windows scored at each validation")
     selection_patches: Count = Field(64, description="Target windows that a candidate is judged by, without labels")
     pixel_nm: Positive | None = Field(None, description="In-plane pixel size to train at; the data's own if absent")
+    section_nm: Positive | None = Field(
+        None, description="Section spacing that a 3D network trains at; the coarsest of the data if absent"
+    )
     threads: Annotated[int, Field(ge=0, le=64)] = Field(1, description="Threads that prepare windows ahead")
 
 
@@ -186,6 +192,21 @@ class AdaptConfig(Config):
     augment: AugmentConfig = AugmentConfig()
     sampling: SamplingConfig = SamplingConfig()
     training: AdaptTrainingConfig = AdaptTrainingConfig()
+
+
+class FinetuneConfig(Config):
+    """Train a trained or adapted run on with a few labels; what is not set here comes from that run."""
+
+    run: Path = Field(description="Run folder of the network to start from")
+    source: tuple[LabelledConfig, ...] = Field(min_length=1, description="Labelled volumes, those of the target")
+    out: Path = Field(description="Run folder to create")
+    classes: Annotated[dict[str, tuple[int, ...]], Field(min_length=1)] | None = Field(
+        None, description="Class name: label values; as in the run if absent"
+    )
+    ignore_label: int | None = Field(None, description="Label value that is not annotated; with the run's classes, its")
+    augment: AugmentConfig = AugmentConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    training: TrainingConfig = TrainingConfig()
 
 
 class SegmentConfig(Config):

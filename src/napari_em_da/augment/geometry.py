@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import floor
 from typing import Any
 
 import cv2
@@ -78,13 +79,26 @@ def random_deformation(augment: AugmentConfig, size: Sequence[int], rng: np.rand
     return Deformation(matrix, sum(fields[1:], fields[0]) if fields else None, bool(flip_z))
 
 
+def section_offsets(count: int, step: float = 1.0) -> tuple[int, ...]:
+    """Return how far the sections of a window lie behind its first: multiples of ``step`` >= 1, to the nearest."""
+    return tuple(range(count)) if step == 1 else tuple(floor(i * step + 0.5) for i in range(count))
+
+
 def place(
-    centre: Sequence[float] | Array, region: Box, size: Sequence[int], matrix: Array, margin: Sequence[int] = (0, 0, 0)
+    centre: Sequence[float] | Array,
+    region: Box,
+    size: Sequence[int],
+    matrix: Array,
+    margin: Sequence[int] = (0, 0, 0),
+    section_step: float = 1.0,
 ) -> tuple[float, float, float]:
     """Shift a centre so that the window covers as much of a region as it can.
 
     A window that fits lies wholly inside; one that is larger than the region covers all of it. Deformation fields
     are left out of account.
+
+    Where sections are skipped, the section of the centre is always among those that are taken, or sparse annotation
+    would be missed. The window leaves the region for that by less than a step, and only where it hardly fits.
 
     Parameters
     ----------
@@ -97,6 +111,8 @@ def place(
         From output offsets to input offsets.
     margin : (z, y, x)
         What the labelled part lacks on each side of the window; only that part is fitted.
+    section_step : float
+        Input sections per section of the window, at least 1.
 
     Returns
     -------
@@ -110,7 +126,19 @@ def place(
     at = np.clip(np.asarray(centre, float), np.minimum(first, last), np.maximum(first, last))
     exact = np.array([True, *([is_lattice(matrix)] * 2)])
     z, y, x = np.where(exact, np.floor(at - full + 0.5) + full, at)
+    if section_step != 1:
+        z = _middle(int(centre[0]), region[0], section_offsets(size[0], section_step), margin[0])
     return float(z), float(y), float(x)
+
+
+def _middle(section: int, span: slice, offsets: tuple[int, ...], margin: int) -> float:
+    """Return the middle of the window that takes ``section``, the nearest one to the span of sections."""
+    labelled = offsets[margin : len(offsets) - margin]
+    low, high = sorted((span.start - labelled[0], span.stop - 1 - labelled[-1]))
+    wanted = section - labelled[(len(labelled) - 1) // 2]
+    firsts = [section - offset for offset in labelled]
+    first = min(firsts, key=lambda n: (max(low - n, n - high, 0), abs(n - wanted)))
+    return first + offsets[-1] / 2
 
 
 def is_lattice(matrix: Array) -> bool:
@@ -131,23 +159,27 @@ class Window:
     centre : (z, y, x)
         Input position of the window's middle.
     deformation : Deformation
+    section_step : float
+        Input sections per output section, at least 1; the nearest sections are taken as they are.
 
     Notes
     -----
-    Sections keep their spacing: the map acts in the plane, and is the same for all sections of the window.
+    The map acts in the plane, and is the same for all sections of the window. Along z nothing is interpolated.
     """
 
     shape: tuple[int, int, int]
     size: tuple[int, int, int]
     centre: tuple[float, float, float]
     deformation: Deformation = IDENTITY
+    section_step: float = 1.0
 
     @cached_property
     def sections(self) -> tuple[int, ...]:
         """Section number of every output section; may lie outside the volume."""
-        first = round(self.centre[0] - (self.size[0] - 1) / 2)
-        numbers = range(first, first + self.size[0])
-        return tuple(reversed(numbers)) if self.deformation.flip_z else tuple(numbers)
+        offsets = section_offsets(self.size[0], self.section_step)
+        first = round(self.centre[0] - offsets[-1] / 2)
+        numbers = tuple(first + offset for offset in offsets)
+        return numbers[::-1] if self.deformation.flip_z else numbers
 
     @cached_property
     def positions(self) -> Array:
@@ -171,13 +203,20 @@ class Window:
             spans.append(_span(int(np.floor(low)) - pad, int(np.ceil(high)) + pad, self.shape[axis + 1]))
         return spans[0], spans[1], spans[2]
 
+    @cached_property
+    def boxes(self) -> tuple[Box, ...]:
+        """What to read of ``box``, joined along z: all of it, or where sections are skipped those that are taken."""
+        if self.section_step == 1:
+            return (self.box,)
+        return tuple((slice(z, z + 1), *self.box[1:]) for z in self._planes)
+
     @property
     def exact(self) -> bool:
         """Whether every pixel is the copy of one voxel."""
         return self.deformation.displacement is None and is_lattice(self.deformation.matrix)
 
     def image(self, block: Array) -> Array:
-        """Resample intensities (the voxels of ``box``), bilinear, mirrored at the volume's faces.
+        """Resample intensities (the voxels of ``boxes``), bilinear, mirrored at the volume's faces.
 
         Returns
         -------
@@ -194,8 +233,15 @@ class Window:
         return self._remap(block, cv2.INTER_NEAREST if self.exact else cv2.INTER_LINEAR, None)
 
     def labels(self, block: Array, fill: int) -> Array:
-        """Resample labels or weights (the voxels of ``box``) to the nearest voxel; ``fill`` outside the volume."""
+        """Resample labels or weights (the voxels of ``boxes``) to the nearest voxel; ``fill`` outside the volume."""
         return self._remap(block, cv2.INTER_NEAREST, fill)
+
+    @cached_property
+    def _planes(self) -> Sequence[int]:
+        """Section number of every plane of a block of ``boxes``, rising."""
+        if self.section_step == 1:
+            return range(self.box[0].start, self.box[0].stop)
+        return sorted({mirror(z, self.shape[0]) for z in self.sections})
 
     @cached_property
     def _blur_px(self) -> tuple[float, float]:
@@ -215,7 +261,7 @@ class Window:
             if fill is not None and not 0 <= z < self.shape[0]:
                 target[...] = fill
                 continue
-            section = block[mirror(z, self.shape[0]) - self.box[0].start]
+            section = block[self._planes.index(mirror(z, self.shape[0]))]
             cv2.remap(section, *self._maps, interpolation, dst=target, borderMode=border, borderValue=fill or 0)
         return out
 

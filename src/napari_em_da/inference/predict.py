@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 from math import prod
 
@@ -18,6 +19,7 @@ from napari_em_da.errors import ConfigError, DataError, ResourceError
 from napari_em_da.events import Event, Finished, Notice, Progress
 from napari_em_da.inference.blocks import Block, Footprint, Grid, mirrored, plan, triple
 from napari_em_da.inference.network import Frozen, TileTooLarge, fingerprint, footprint
+from napari_em_da.inference.sections import interleaved, of_sections
 from napari_em_da.inference.store import Outputs, Prediction, Store
 from napari_em_da.models._base import SegmentationNet
 from napari_em_da.volume import Intensity, Volume
@@ -40,6 +42,7 @@ def predict(
     intensity: Intensity | None = None,
     classes: int,
     tta: bool = False,
+    section_step: float = 1.0,
     tile_px: int | None = None,
     batch: int | None = None,
     precision: str = "auto",
@@ -63,6 +66,10 @@ def predict(
         Classes of the segmentation, background included. A network with one output channel gives 2.
     tta : bool
         Average probabilities over the eight in-plane symmetries; eight times slower.
+    section_step : float
+        Sections of the volume per section that a 3D network was trained on, at least 1. The network then sees
+        interleaved stacks of every ``section_step``-th section (the nearest ones), so that each section is segmented
+        among neighbours at the spacing it knows. 2D networks see single sections whatever it is.
     tile_px : int, optional
         In-plane size of the network's input; whole sections by default if the memory allows.
     batch : int, optional
@@ -91,12 +98,16 @@ def predict(
     whole image up to rounding. Test-time averaging acts on the mirrored image, so that all symmetries share a grid.
     """
     check(net, volume, outputs, classes, batch)
+    if not section_step >= 1:
+        raise ConfigError(f"section_step {section_step:g} would make up sections; use 1 or more.")
     target = choose_device(device)
     dtype = choose_precision(precision, target)
     intensity = intensity or volume.intensity
     frozen = Frozen(net, target, dtype, tta)
     context = footprint(net)
-    shape = triple(volume.shape[:3])
+    step = section_step if net.ndim == 3 else 1.0
+    stacks = interleaved(volume.shape[0], step)
+    shape = triple((len(stacks[0]), *volume.shape[1:3]))
     memory = memory_bytes or free_memory(target)
     voxel_bytes = frozen.bytes_per_voxel(net.in_channels, probe_size(net, context))
     limit = min(memory / voxel_bytes, float("inf") if not net.local else PASS_VOXELS[target.type])
@@ -109,18 +120,24 @@ def predict(
             "use batch norm, or more memory, for a seamless result.",
             "warning",
         )
-    settings = _digest(intensity, classes, tta, dtype, outputs.labels, outputs.probabilities)
+    settings = _digest(intensity, classes, tta, step, dtype, outputs.labels, outputs.probabilities)
     key = f"{fingerprint(net)}-{volume.fingerprint}-{settings}"
-    store = Store(outputs, key, shape, classes, grid)
+    store = Store(outputs, key, triple(volume.shape[:3]), classes, grid, stacks)
     if store.restarted:
         yield Notice(f"{outputs.store} held an unfinished segmentation with other settings; it was replaced.")
     with closing(store.journal):
-        reader = Reader(volume, intensity, min(memory, free_memory(torch.device("cpu"))) // 4)
+        limit_bytes = min(memory, free_memory(torch.device("cpu"))) // 4
+
+        def reader(stack: int) -> Reader:
+            return Reader(of_sections(volume, stacks[stack]), intensity, limit_bytes)
+
         yield from _with_back_off(frozen, reader, store, grid, outputs.probabilities)
     yield Finished(Prediction(outputs.store, volume.name, volume.voxel_nm))
 
 
-def _with_back_off(frozen: Frozen, reader: Reader, store: Store, grid: Grid, probabilities: bool) -> Job:
+def _with_back_off(
+    frozen: Frozen, reader: Callable[[int], Reader], store: Store, grid: Grid, probabilities: bool
+) -> Job:
     """Work through all blocks, cutting finer whenever not even one tile fits."""
     while True:
         try:
@@ -137,21 +154,23 @@ def _with_back_off(frozen: Frozen, reader: Reader, store: Store, grid: Grid, pro
         grid = finer
 
 
-def _work(frozen: Frozen, reader: Reader, store: Store, grid: Grid, probabilities: bool) -> Job:
-    """Segment the blocks that the journal does not know, reading one batch ahead."""
-    total, done = len(grid), sum(map(store.journal.has, grid))
+def _work(frozen: Frozen, reader: Callable[[int], Reader], store: Store, grid: Grid, probabilities: bool) -> Job:
+    """Segment the blocks that the journal does not know, stack after stack, reading one batch ahead."""
+    grids = [replace(grid, shape=triple((len(stack), *grid.shape[1:]))) for stack in store.stacks]
+    total, done = sum(map(len, grids)), sum(store.journal.has(b, n) for n, g in enumerate(grids) for b in g)
     yield Progress(done, total, "blocks", "segment")
     if done == total:
         return
-    store.journal.use(grid.core)
-    todo = (block for block in grid if not store.journal.has(block))
-    with closing(_read_ahead(reader, todo, frozen)) as batches:
-        for blocks, tiles in batches:
-            labels, scores = frozen(tiles, probabilities)
-            for i, block in enumerate(blocks):
-                store.write(block, labels[i], None if scores is None else scores[i])
-                done += 1
-                yield Progress(done, total, "blocks", "segment")
+    for stack, part in enumerate(grids):
+        store.journal.use(part.core, stack)
+        todo = (block for block in part if not store.journal.has(block, stack))
+        with closing(_read_ahead(reader(stack), todo, frozen)) as batches:
+            for blocks, tiles in batches:
+                labels, scores = frozen(tiles, probabilities)
+                for i, block in enumerate(blocks):
+                    store.write(block, labels[i], None if scores is None else scores[i], stack)
+                    done += 1
+                    yield Progress(done, total, "blocks", "segment")
 
 
 def _read_ahead(

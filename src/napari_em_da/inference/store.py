@@ -72,14 +72,15 @@ class Prediction:
 class Journal:
     """Which blocks are finished: JSON lines, appended and flushed; a torn last line is ignored.
 
-    A line is the key of the job (first line), the shape of the cores that follow, or the index of a finished one.
+    A line is the key of the job (first line), the shape of the cores that follow with the number of their stack, or
+    the index of a finished one.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: IO[str] | None = None
         self._shape: Triple | None = None
-        self._done: list[tuple[Triple, npt.NDArray[np.bool_]]] = []
+        self._done: list[tuple[int, Triple, npt.NDArray[np.bool_]]] = []
 
     def matches(self, key: str) -> bool:
         """Return True if the file was begun for the job ``key``."""
@@ -87,29 +88,29 @@ class Journal:
         return next(lines, {}).get("key") == key
 
     def open(self, shape: Triple) -> None:
-        """Read which blocks of a volume of this shape are finished, and get ready to add to them."""
+        """Read which blocks of stacks of at most this shape are finished, and get ready to add to them."""
         self._shape = shape
         for line in self._lines():
             if "core" in line:
-                self._add_grid(triple(line["core"]))
+                self._add_grid(triple(line["core"]), line.get("stack", 0))
             elif "done" in line:
-                self._done[-1][1][tuple(line["done"])] = True
+                self._done[-1][2][tuple(line["done"])] = True
         self._file = self._path.open("a", encoding="utf-8")
         self._file.write("\n")  # ends a torn line
 
-    def use(self, core: Triple) -> None:
-        """Record that blocks finished from now on have this core."""
-        self._add_grid(core)
-        self._append({"core": core})
+    def use(self, core: Triple, stack: int = 0) -> None:
+        """Record that blocks finished from now on have this core and belong to this stack."""
+        self._add_grid(core, stack)
+        self._append({"core": core, "stack": stack})
 
     def mark(self, block: Block) -> None:
         """Record a finished block."""
-        self._done[-1][1][block.index] = True
+        self._done[-1][2][block.index] = True
         self._append({"done": block.index})
 
-    def has(self, block: Block) -> bool:
-        """Return True if one finished block, possibly of a coarser grid, covers this one."""
-        for core, done in self._done:
+    def has(self, block: Block, stack: int = 0) -> bool:
+        """Return True if one finished block of the stack, possibly of a coarser grid, covers this one."""
+        for core, done in (entry[1:] for entry in self._done if entry[0] == stack):
             first = tuple(c.start // n for c, n in zip(block.core, core, strict=True))
             last = tuple((c.stop - 1) // n for c, n in zip(block.core, core, strict=True))
             if first == last and done[first]:
@@ -122,10 +123,10 @@ class Journal:
             self._file.close()
             self._file = None
 
-    def _add_grid(self, core: Triple) -> None:
+    def _add_grid(self, core: Triple, stack: int) -> None:
         if self._shape is not None:
             counts = tuple(-(-n // step) for n, step in zip(self._shape, core, strict=True))
-            self._done.append((core, np.zeros(counts, bool)))
+            self._done.append((stack, core, np.zeros(counts, bool)))
 
     def _append(self, line: dict[str, Any]) -> None:
         if self._file is not None:
@@ -140,9 +141,24 @@ class Journal:
 
 
 class Store:
-    """The zarr arrays of one job and their journal."""
+    """The zarr arrays of one job and their journal.
 
-    def __init__(self, outputs: Outputs, key: str, shape: Triple, classes: int, grid: Grid) -> None:
+    Parameters
+    ----------
+    outputs : Outputs
+    key : str
+        Of the job.
+    shape : (z, y, x) of the volume
+    classes : int
+    grid : Grid
+        Of the first stack.
+    stacks : list of int arrays
+        Section numbers of each stack that is segmented on its own; the first is the longest.
+    """
+
+    def __init__(
+        self, outputs: Outputs, key: str, shape: Triple, classes: int, grid: Grid, stacks: list[npt.NDArray[np.intp]]
+    ) -> None:
         import zarr
         from zarr.codecs import BloscCodec
 
@@ -160,9 +176,16 @@ class Store:
                     name, shape=size, chunks=chunks, dtype=dtype, compressors=compressor, fill_value=0
                 )
         self.journal = Journal(outputs.store / JOURNAL)
-        self.journal.open(shape)
+        self.journal.open(grid.shape)
+        self.stacks = stacks
 
-    def write(self, block: Block, labels: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.float32] | None) -> None:
+    def write(
+        self,
+        block: Block,
+        labels: npt.NDArray[np.uint8],
+        probabilities: npt.NDArray[np.float32] | None,
+        stack: int = 0,
+    ) -> None:
         """Write one block's output, cut to its core, and mark it finished.
 
         Parameters
@@ -170,12 +193,18 @@ class Store:
         block : Block
         labels : (Z, Y, X) uint8 of the block's whole output
         probabilities : (C, Z, Y, X) float32 of the same, or None
+        stack : int
+            Which stack the block belongs to.
         """
+        arrays, where = self._arrays, block.core
+        if len(self.stacks) > 1:
+            arrays = {name: array.oindex for name, array in arrays.items()}
+            where = (self.stacks[stack][block.core[0]], *block.core[1:])  # type: ignore[assignment]
         with _enough_disk():
-            if "labels" in self._arrays:
-                self._arrays["labels"][block.core] = labels[block.inner]
-            if "probabilities" in self._arrays and probabilities is not None:
-                self._arrays["probabilities"][(slice(None), *block.core)] = probabilities[(slice(None), *block.inner)]
+            if "labels" in arrays:
+                arrays["labels"][where] = labels[block.inner]
+            if "probabilities" in arrays and probabilities is not None:
+                arrays["probabilities"][(slice(None), *where)] = probabilities[(slice(None), *block.inner)]
             self.journal.mark(block)
 
 

@@ -49,6 +49,9 @@ class Sampler:
         Share of windows centred on a voxel of a class chosen uniformly among those present.
     pixel_nm : float, optional
         In-plane pixel size of the windows; the volumes' own if absent.
+    section_nm : float, optional
+        Section spacing of 3D windows; the volumes' own if absent. Of a finer volume the nearest sections are taken at
+        that spacing, none is interpolated. For ``ndim`` 2 it means nothing: each window is one section.
     classes : int
         Number of classes; labels must be below it, or 255.
     match : Intensity, optional
@@ -62,7 +65,7 @@ class Sampler:
     Raises
     ------
     ConfigError
-        If the options contradict each other.
+        If the options contradict each other, or sections of a volume are further apart than ``section_nm``.
     DataError
         If a volume cannot be sampled: several channels, labels of another shape or with unknown classes, no
         labelled voxel in its region, no voxel size where one is needed.
@@ -80,6 +83,7 @@ class Sampler:
         augment: AugmentConfig | None = None,
         balance: float = 0.0,
         pixel_nm: float | None = None,
+        section_nm: float | None = None,
         classes: int = 255,
         match: Intensity | None = None,
         margin_px: int | Sequence[int] = 0,
@@ -98,8 +102,9 @@ class Sampler:
         self.augment, self.match = augment, match
         self._entropy = (seed, zlib.crc32(stream.encode()))
         self._parts: list[Prepared] = []
+        section_nm = section_nm if ndim == 3 else None
         for source in sources:
-            self._parts.append(prepare(source, pixel_nm, classes, memory_bytes))
+            self._parts.append(prepare(source, pixel_nm, section_nm, classes, memory_bytes))
             memory_bytes -= 0 if self._parts[-1].image is None else source.volume.nbytes
         sizes = np.array([np.prod([s.stop - s.start for s in p.region], dtype=float) for p in self._parts])
         self._share = sizes / sizes.sum()
@@ -141,8 +146,8 @@ class Sampler:
 
     def _place(self, part: Prepared, centre: Array, deformation: Deformation) -> Window:
         deformation = replace(deformation, matrix=part.step @ deformation.matrix)
-        at = place(centre, part.region, self.patch, deformation.matrix, self.margin)
-        return Window(part.shape, self.patch, at, deformation)
+        at = place(centre, part.region, self.patch, deformation.matrix, self.margin, part.section_step)
+        return Window(part.shape, self.patch, at, deformation, part.section_step)
 
     def _spread(self, part: Prepared, count: int) -> list[tuple[Window, Targets]]:
         low, high = (np.array([getattr(s, end) for s in part.region]) for end in ("start", "stop"))
@@ -165,13 +170,13 @@ class Sampler:
         inner = tuple(slice(m, n - m) for m, n in zip(self.margin, self.patch, strict=True))
         labels, weights = part.source.labels, part.source.weights
         if labels is not None:
-            labels = window.labels(part.read_inside(labels, window.box, IGNORE, np.uint8), IGNORE)[inner]
+            labels = window.labels(part.read_inside(labels, window.boxes, IGNORE, np.uint8), IGNORE)[inner]
         if weights is not None:
-            weights = window.labels(part.read_inside(weights, window.box, 0, np.float32), 0)[inner]
+            weights = window.labels(part.read_inside(weights, window.boxes, 0, np.float32), 0)[inner]
         return labels, weights
 
     def _image(self, part: Prepared, window: Window, rng: np.random.Generator | None) -> Array:
-        raw, intensity = part.read(window.box), part.intensity
+        raw, intensity = part.read(window.boxes), part.intensity
         augment = None if rng is None else self.augment
         if augment and rng and self.match and rng.random() < augment.match_target:
             raw, intensity = match_histogram(raw, intensity, self.match), self.match

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -9,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_em_da.augment.geometry import Box
-from napari_em_da.errors import DataError
+from napari_em_da.errors import ConfigError, DataError
 from napari_em_da.sampling.positions import Sliceable, class_voxels
 from napari_em_da.volume import Intensity, Volume
 
 Array = npt.NDArray[Any]
 EVERYWHERE = (slice(None), slice(None), slice(None))
+SAME_SPACING = 0.02  # sections whose spacing differs by less are taken as they are
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +49,8 @@ class Prepared(NamedTuple):
     region : three slices with bounds
     step : (2, 2) float64
         Voxels per training pixel.
+    section_step : float
+        Sections per training section, at least 1.
     image : (Z, Y, X) array or None
         The whole volume, where it fits in memory.
     intensity : Intensity
@@ -58,16 +62,20 @@ class Prepared(NamedTuple):
     shape: tuple[int, int, int]
     region: Box
     step: Array
+    section_step: float
     image: Array | None
     intensity: Intensity
     voxels: tuple[Array, ...]
 
-    def read(self, box: Box) -> Array:
-        """Read raw intensities."""
-        return self.source.volume.read(box) if self.image is None else self.image[box]
+    def read(self, boxes: Sequence[Box]) -> Array:
+        """Read raw intensities, joined along z."""
+        return _join([self.source.volume.read(box) if self.image is None else self.image[box] for box in boxes])
 
-    def read_inside(self, array: Sliceable, box: Box, fill: int, dtype: npt.DTypeLike) -> Array:
+    def read_inside(self, array: Sliceable, boxes: Sequence[Box], fill: int, dtype: npt.DTypeLike) -> Array:
         """Read labels or weights; what lies outside the region is ``fill``, whatever the array holds there."""
+        return _join([self._read_inside(array, box, fill, dtype) for box in boxes])
+
+    def _read_inside(self, array: Sliceable, box: Box, fill: int, dtype: npt.DTypeLike) -> Array:
         block = np.full([s.stop - s.start for s in box], fill, dtype)
         inner = [slice(max(b.start, r.start), min(b.stop, r.stop)) for b, r in zip(box, self.region, strict=True)]
         if all(s.stop > s.start for s in inner):
@@ -76,12 +84,14 @@ class Prepared(NamedTuple):
         return block
 
 
-def prepare(source: Source, pixel_nm: float | None, classes: int, memory_bytes: int) -> Prepared:
+def prepare(
+    source: Source, pixel_nm: float | None, section_nm: float | None, classes: int, memory_bytes: int
+) -> Prepared:
     """Check a source, index its labels, and hold its voxels in memory if they fit.
 
     Raises
     ------
-    DataError
+    ConfigError, DataError
         See `Sampler`.
     """
     volume = source.volume
@@ -99,7 +109,36 @@ def prepare(source: Source, pixel_nm: float | None, classes: int, memory_bytes: 
     step = _voxels_per_pixel(volume, pixel_nm)
     voxels = () if source.labels is None else class_voxels(source.labels, (z, y, x), classes, name)
     image = volume.read() if volume.nbytes <= memory_bytes else None
-    return Prepared(source, shape, (z, y, x), step, image, volume.intensity, voxels)
+    sections = 1.0 if section_nm is None else section_step(volume, section_nm)
+    return Prepared(source, shape, (z, y, x), step, sections, image, volume.intensity, voxels)
+
+
+def section_step(volume: Volume, section_nm: float) -> float:
+    """Return how many sections of a volume make one training section, at least 1.
+
+    Raises
+    ------
+    ConfigError
+        If the volume's sections lie further apart than that: the ones between do not exist, and repeating sections
+        would show the network cells that are flat.
+    DataError
+        If the volume has no voxel size.
+    """
+    if volume.voxel_nm is None:
+        raise DataError(
+            f"{volume.name} has no voxel size, so section_nm {section_nm:g} means nothing; give its voxel_nm."
+        )
+    step = section_nm / volume.voxel_nm[0]
+    if step < 1 - SAME_SPACING:
+        raise ConfigError(
+            f"sampling.section_nm is {section_nm:g}, but the sections of {volume.name} are {volume.voxel_nm[0]:g} nm "
+            f"apart; set section_nm to {volume.voxel_nm[0]:g} or more, or leave it out."
+        )
+    return step if step > 1 + SAME_SPACING else 1.0
+
+
+def _join(blocks: list[Array]) -> Array:
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
 def _voxels_per_pixel(volume: Volume, pixel_nm: float | None) -> Array:

@@ -76,7 +76,9 @@ def fit(
         If the device's memory does not hold a step.
     """
     method.to(device)
-    method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 4D weights; others keep theirs
+    for tensor in (*method.parameters(), *method.buffers()):
+        if tensor.ndim == 4:  # what 2D convolutions like best; 5D weights cannot have it and keep theirs
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
     players = method.players()
     optimisers = {name: make_optimiser(player, config) for name, player in players.items()}
     average = {name: t.detach().clone() for name, t in method.network.state_dict().items()} if config.ema else {}

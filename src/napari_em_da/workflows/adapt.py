@@ -6,7 +6,8 @@ from napari_em_da.config import AdaptConfig, LabelledConfig, M, TrainConfig, Tra
 from napari_em_da.jobs import Job
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.workflows.auto import AUTO, auto
-from napari_em_da.workflows.train import full, train
+from napari_em_da.workflows.rounds import learn
+from napari_em_da.workflows.train import full
 
 SOURCE_FREE = ("adabn", "source_free")
 
@@ -14,7 +15,8 @@ SOURCE_FREE = ("adabn", "source_free")
 def adapt(config: AdaptConfig, *, resume: bool = False) -> Job:
     """Adapt the network of ``config.run`` to ``config.target`` and yield events as ``train`` does.
 
-    The method ``auto`` tries several methods and chooses among all their checkpoints without target labels.
+    The method ``auto`` tries several methods and chooses among all their checkpoints without target labels, and
+    ``pseudo_labels`` works in rounds (see ``rounds``).
 
     The target's pixel size becomes the network's: the source is resampled to it. No labels of the target are read; the
     config has no place for them.
@@ -30,13 +32,13 @@ def adapt(config: AdaptConfig, *, resume: bool = False) -> Job:
     """
     if config.method.name == AUTO:
         return auto(config if expand(config).source else without_source(config), resume=resume)
-    return train(expand(config), resume=resume)
+    return learn(expand(config), resume=resume)
 
 
 def expand(config: AdaptConfig) -> TrainConfig:
     """Return the complete job: what the adaptation leaves open comes from the source run."""
     base = RunFolder.open(full(config.run)).config()
-    sampling = override(base.sampling.model_copy(update={"pixel_nm": None}), config.sampling)
+    sampling = override(base.sampling.model_copy(update={"pixel_nm": None, "section_nm": None}), config.sampling)
     seed = config.training.seed if "seed" in config.training.model_fields_set else base.training.seed
     return base.model_copy(
         update={
@@ -45,7 +47,7 @@ def expand(config: AdaptConfig) -> TrainConfig:
             "source": () if config.source_free else at_hand(base.source),
             "target": config.target,
             "method": config.method,
-            "augment": override(base.augment, config.augment),
+            "augment": override(without_defaults(base.augment), config.augment),
             "sampling": sampling,
             "training": TrainingConfig(**{**config.training.model_dump(), "seed": seed}),
         }
@@ -62,6 +64,14 @@ def without_source(config: AdaptConfig) -> AdaptConfig:
     portfolio = [{"name": name, "method": {"name": name}} for name in SOURCE_FREE]
     method = config.method.model_copy(update={"options": {"portfolio": portfolio, **config.method.options}})
     return config.model_copy(update={"method": method})
+
+
+def without_defaults(base: M) -> M:
+    """Return the same values with only those marked as set that differ from their defaults.
+
+    A run saves every value, so that it no longer shows which ones its user chose.
+    """
+    return type(base)(**base.model_dump(exclude_defaults=True))
 
 
 def override(base: M, changes: M) -> M:

@@ -21,7 +21,10 @@ from napari_em_da.models import MODELS
 from napari_em_da.models._base import SegmentationNet
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.volume import Volume
-from napari_em_da.workflows.source_record import SAME_SCALE, SourceRecord, recall
+from napari_em_da.workflows.class_shares import check_classes
+from napari_em_da.workflows.label_fraction import annotated_sections, chosen_sections, only
+from napari_em_da.workflows.scale import find_scale
+from napari_em_da.workflows.source_record import SourceRecord, recall
 from napari_em_da.workflows.target_checks import check_target
 
 IGNORE = 255
@@ -29,15 +32,19 @@ IGNORE = 255
 
 @dataclass(frozen=True)
 class LabelledVolume:
-    """An opened source: image and class indices (uint8, 255 where not annotated), lazy."""
+    """An opened source: image and class indices (uint8, 255 where not annotated), lazy.
+
+    ``sections`` are those whose labels are used, where a part of the labels was asked for.
+    """
 
     image: Volume
     labels: Any  # dask array (Z, Y, X) uint8
+    sections: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A job that passed every check."""
+    """A job that passed every check; ``config`` is what it really does, scales of unknown sizes widened."""
 
     config: TrainConfig
     source: tuple[LabelledVolume, ...]
@@ -51,6 +58,8 @@ class Plan:
     prior: tuple[float, ...]  # share of each class in the source's labels, background first
     notices: tuple[str, ...]
     record: SourceRecord | None = None  # of the source, where it is not at hand
+    section_nm: float | None = None  # of 3D windows
+    warnings: tuple[str, ...] = ()
 
     @property
     def patch(self) -> tuple[int, ...]:
@@ -80,9 +89,10 @@ def make_plan(config: TrainConfig) -> Plan:
     if config.target and not needs_target:
         notices.append(f"The method {config.method.name!r} learns nothing from the target volumes itself.")
     record = None if config.source else recall(config, method)
-    source = tuple(open_labelled(item, config.classes, config.ignore_label) for item in config.source)
+    seed = config.training.seed
+    source = tuple(open_labelled(item, config.classes, config.ignore_label, seed) for item in config.source)
     target = tuple(open_image(item) for item in config.target)
-    prior = record.prior if record else check_classes(source, config)
+    prior = record.prior if record else check_classes([item.labels for item in source], config)
     network, info = build_network(config)
     patch = config.sampling.patch_px[-network.ndim :]
     if network.ndim == 2 and config.sampling.patch_px[0] != 1:
@@ -93,19 +103,37 @@ def make_plan(config: TrainConfig) -> Plan:
     problem = network.patch_problem(patch)
     if problem:
         raise ConfigError(f"sampling.patch_px does not fit {config.network.name!r}: {problem}.")
-    if record:
-        pixel_nm = inherited_pixel(record, config, target, notices)
-    else:
-        pixel_nm = training_pixel(config, source, target, notices)
+    scale = find_scale(config, method, network.ndim, [item.image for item in source], target, record)
+    config = config.model_copy(update={"augment": scale.augment})
+    notices += scale.notices
     for item, volume in zip((*config.source, *config.target), (*(s.image for s in source), *target), strict=True):
         if volume.voxel_nm is not None:
             size = ", ".join(f"{v:g}" for v in volume.voxel_nm)
             origin = "as given" if item.voxel_nm else "from the file"
             notices.append(f"{item.image.name}: voxel size {size} nm ({origin}).")
         _ = volume.intensity  # NaN and constant volumes stop here
+    for labelled, used in zip(config.source, source, strict=True):
+        if used.sections is not None:
+            which = ", ".join(map(str, used.sections))
+            notices.append(f"{labelled.labels.name}: labels are used of {len(used.sections)} sections only ({which}).")
     for volume in target:
         notices += check_target(volume, [item.image for item in source])
-    return Plan(config, source, target, method, network, info, pixel_nm, device, dtype, prior, tuple(notices), record)
+    return Plan(
+        config,
+        source,
+        target,
+        method,
+        network,
+        info,
+        scale.pixel_nm,
+        device,
+        dtype,
+        prior,
+        tuple(notices),
+        record,
+        scale.section_nm,
+        scale.warnings,
+    )
 
 
 def open_image(item: ImageConfig) -> Volume:
@@ -119,8 +147,12 @@ def open_image(item: ImageConfig) -> Volume:
     return volume
 
 
-def open_labelled(item: LabelledConfig, classes: Mapping[str, tuple[int, ...]], ignore: int | None) -> LabelledVolume:
+def open_labelled(
+    item: LabelledConfig, classes: Mapping[str, tuple[int, ...]], ignore: int | None, seed: int = 0
+) -> LabelledVolume:
     """Open an image with its label map and translate label values into class indices.
+
+    Where only a fraction of the labels is to be used, ``seed`` chooses the sections; all others are not annotated.
 
     Raises
     ------
@@ -138,7 +170,11 @@ def open_labelled(item: LabelledConfig, classes: Mapping[str, tuple[int, ...]], 
         raise DataError(
             f"{item.labels} holds {labels.dtype} values; labels must be integers. Round and save them as uint8."
         )
-    return LabelledVolume(image, class_indices(labels, classes, ignore))
+    indices = class_indices(labels, classes, ignore)
+    if item.fraction == 1:
+        return LabelledVolume(image, indices)
+    sections = chosen_sections(annotated_sections(indices), item.fraction, seed)
+    return LabelledVolume(image, only(indices, sections), sections)
 
 
 def class_indices(labels: Volume, classes: Mapping[str, tuple[int, ...]], ignore: int | None) -> Any:
@@ -170,41 +206,6 @@ def class_values(classes: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]
     if len(classes) > 254:
         raise ConfigError(f"{len(classes)} classes are too many; at most 254 fit.")
     return list(classes.values())
-
-
-def check_classes(source: tuple[LabelledVolume, ...], config: TrainConfig) -> tuple[float, ...]:
-    """Count the classes over all sources: each must occur, beside at least one other; return their shares."""
-    counts = np.zeros(256, np.int64)
-    for item in source:
-        counts += count_classes(item.labels)
-    for index, (name, members) in enumerate(config.classes.items(), start=1):
-        if counts[index] == 0:
-            present = sorted({int(v) for item in config.source for v in label_values(item)})
-            raise DataError(
-                f"Class {name!r} (label value {', '.join(map(str, members))}) does not occur in the labels; "
-                f"they hold the values {present}. Set --classes to values that occur."
-            )
-    if np.count_nonzero(counts[:IGNORE]) < 2:
-        raise DataError(
-            f"The labels hold a single class ({int(counts[:IGNORE].sum())} voxels); nothing can be told apart. "
-            "Annotate at least one voxel of another class."
-        )
-    own = counts[: len(config.classes) + 1]
-    return tuple(float(share) for share in own / own.sum())
-
-
-def count_classes(labels: Any) -> npt.NDArray[np.int64]:
-    """Count class indices block by block."""
-    total = np.zeros(256, np.int64)
-    for block in labels.to_delayed().ravel():
-        total += np.bincount(block.compute(scheduler="synchronous").ravel(), minlength=256)
-    return total
-
-
-def label_values(item: LabelledConfig) -> npt.NDArray[Any]:
-    """Return the values in the first sections of a label file, for an error message."""
-    labels = Volume.open(item.labels)
-    return np.unique(labels.read((slice(0, 8),)))[:32]
 
 
 def build_network(config: TrainConfig) -> tuple[SegmentationNet, dict[str, Any]]:
@@ -243,68 +244,18 @@ def start_from(network: SegmentationNet, folder: RunFolder, *, keep_head: bool) 
     network.load_state_dict(weights, strict=False)
 
 
-def training_pixel(
-    config: TrainConfig, source: tuple[LabelledVolume, ...], target: tuple[Volume, ...], notices: list[str]
-) -> float | None:
-    """Return the in-plane pixel size to train at: as configured, else the target's, else the source's own."""
-    sizes = [v.voxel_nm for v in (*(s.image for s in source), *target)]
-    if any(size is None for size in sizes):
-        if config.sampling.pixel_nm is not None or len({s for s in sizes if s}) > 1:
-            names = [str(i.image) for i, s in zip((*config.source, *config.target), sizes, strict=True) if s is None]
-            raise DataError(
-                f"The voxel size of {', '.join(names)} is unknown, so it cannot be brought to the others' pixel size; "
-                "give it with --voxel-nm z,y,x."
-            )
-        notices.append("The voxel size is unknown: scales and results are in pixels. Give it with --voxel-nm z,y,x.")
-        return None
-    if config.sampling.pixel_nm is not None:
-        return config.sampling.pixel_nm
-    first = target[0] if target else source[0].image
-    size: float = in_plane(first.voxel_nm)
-    others = [in_plane(s.image.voxel_nm) for s in source]
-    if target and any(abs(o / size - 1) > SAME_SCALE for o in others if o and size):
-        notices.append(f"The source ({others[0]:g} nm per pixel) is resampled to the target's {size:g} nm per pixel.")
-    return size
-
-
-def inherited_pixel(
-    record: SourceRecord, config: TrainConfig, target: tuple[Volume, ...], notices: list[str]
-) -> float | None:
-    """Return the pixel size of the source run: without the source the network learns no other scale."""
-    notices.append(
-        f"No source volume is read: class shares and shapes are those that {config.init} kept, and no candidate is "
-        "checked against held-out windows of the source."
-    )
-    size = record.pixel_nm
-    unknown = [str(item.image) for item, v in zip(config.target, target, strict=True) if v.voxel_nm is None]
-    if size is None:
-        notices.append("The source's voxel size is unknown: the target is taken pixel by pixel, whatever its size.")
-    elif unknown:
-        raise DataError(
-            f"The voxel size of {', '.join(unknown)} is unknown, so it cannot be brought to the {size:g} nm per pixel "
-            "of the source; give it with --voxel-nm z,y,x."
-        )
-    elif any(abs(in_plane(v.voxel_nm) / size - 1) > SAME_SCALE for v in target):
-        notices.append(f"The target is resampled to the source's {size:g} nm per pixel.")
-    return size
-
-
-def in_plane(voxel_nm: tuple[float, float, float] | None) -> Any:
-    """Return the geometric mean of the y and x pixel sizes."""
-    return None if voxel_nm is None else float(np.sqrt(voxel_nm[1] * voxel_nm[2]))
-
-
 def memory_budget() -> int:
     """Bytes that one job may fill with volumes: a quarter of what is free now."""
     return int(psutil.virtual_memory().available // 4)
 
 
-def describe_volume(item: ImageConfig, volume: Volume) -> dict[str, Any]:
-    """What a run records about a volume."""
-    return {
+def describe_volume(item: ImageConfig, volume: Volume, sections: tuple[int, ...] | None = None) -> dict[str, Any]:
+    """What a run records about a volume, and of which sections it used the labels if not of all."""
+    found = {
         "path": str(Path(item.image)),
         "shape": volume.shape,
         "dtype": str(volume.dtype),
         "voxel_nm": volume.voxel_nm,
         "fingerprint": volume.fingerprint,
     }
+    return found if sections is None else {**found, "sections": sections}

@@ -10,7 +10,9 @@ from napari_em_da.events import Finished, Notice
 from napari_em_da.jobs import Job, forward
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.workflows.plan import open_image
-from napari_em_da.workflows.train import TrainResult, full, train
+from napari_em_da.workflows.pseudo_volumes import read_manifest
+from napari_em_da.workflows.rounds import learn
+from napari_em_da.workflows.train import TrainResult, full
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,9 @@ def replay(run: Path, out: Path | None = None) -> Job:
     if not info.get("finished"):
         raise DataError(f"{run} is not finished; continue it with 'train --resume {run}' before repeating it.")
     config = folder.config()
+    if read_manifest(folder.path) is not None:
+        whole = folder.path.parents[1]
+        raise DataError(f"{run} is one of several rounds, each made from the one before; repeat {whole} as a whole.")
     for item, known in zip((*config.source, *config.target), (*info["source"], *info["target"]), strict=True):
         found = open_image(item).fingerprint
         if found != known["fingerprint"]:
@@ -44,7 +49,7 @@ def replay(run: Path, out: Path | None = None) -> Job:
                 "Put the original file back to repeat the run."
             )
     target = full(out) if out is not None else folder.path.with_name(folder.path.name + "-replay")
-    result: TrainResult = yield from forward(train(config.model_copy(update={"run": target})))
+    result: TrainResult = yield from forward(learn(config.model_copy(update={"run": target})))
     original = info["result"]["digest"]
     if result.digest != original:
         changed = {k: v for k, v in RunFolder(target).info()["versions"].items() if info["versions"].get(k) != v}

@@ -16,9 +16,11 @@ from napari_em_da.inference.predict import predict
 from napari_em_da.inference.store import Outputs, Prediction
 from napari_em_da.io import check_output
 from napari_em_da.jobs import Job, forward
+from napari_em_da.sampling.source import SAME_SPACING
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.volume import Volume
-from napari_em_da.workflows.plan import in_plane, open_image
+from napari_em_da.workflows.plan import open_image
+from napari_em_da.workflows.scale import in_plane
 from napari_em_da.workflows.sidecar import write_sidecar
 from napari_em_da.workflows.train import full
 
@@ -58,6 +60,9 @@ def segment(config: SegmentConfig) -> Job:
     volume = open_image(ImageConfig(image=config.image, voxel_nm=config.voxel_nm))
     yield Notice(describe_scale(volume, from_file, config, info["pixel_nm"]))
     network = folder.network(config.checkpoint)
+    step, sections = spacing_step(volume, info.get("section_nm"))
+    if sections:
+        yield sections
     values = [0, *(members[0] for members in info["classes"].values())]
     factor = scale_factor(volume, info["pixel_nm"])
     at_scale = volume if factor is None else resample(volume, factor)
@@ -73,6 +78,7 @@ def segment(config: SegmentConfig) -> Job:
             intensity=volume.intensity,
             classes=len(values),
             tta=config.tta,
+            section_step=step,
             tile_px=config.tile_px,
             batch=config.batch,
             precision=config.precision,
@@ -140,6 +146,29 @@ def scale_factor(volume: Volume, pixel_nm: float | None) -> float | None:
     if own is None or pixel_nm is None or abs(own / pixel_nm - 1) < SAME_SCALE:
         return None
     return float(own / pixel_nm)
+
+
+def spacing_step(volume: Volume, section_nm: float | None) -> tuple[float, Notice | None]:
+    """Return the volume's sections per section of the run's training, at least 1, and what to say about it.
+
+    ``section_nm`` is None for 2D networks, to which sections are single anyway, and where it is unknown.
+    """
+    if section_nm is None or volume.voxel_nm is None:
+        return 1.0, None
+    own = volume.voxel_nm[0]
+    if abs(section_nm / own - 1) < SAME_SPACING:
+        return 1.0, None
+    if section_nm > own:
+        return section_nm / own, Notice(
+            f"The run was trained on sections {section_nm:g} nm apart, these are {own:g} nm apart: each is segmented "
+            "among the nearest ones at the run's spacing."
+        )
+    return 1.0, Notice(
+        f"The run was trained on sections {section_nm:g} nm apart, these are {own:g} nm apart. Sections between them "
+        "do not exist, so they are segmented as they are; train at their spacing (sampling.section_nm) for better "
+        "results.",
+        "warning",
+    )
 
 
 def resample(volume: Volume, factor: float) -> Volume:

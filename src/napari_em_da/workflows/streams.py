@@ -22,9 +22,10 @@ from napari_em_da.workflows.plan import (
     IGNORE,
     LabelledVolume,
     Plan,
-    in_plane,
     memory_budget,
 )
+from napari_em_da.workflows.pseudo_volumes import pseudo_sources
+from napari_em_da.workflows.scale import in_plane
 from napari_em_da.workflows.source_record import keep
 from napari_em_da.workflows.validation import Validation
 
@@ -56,6 +57,7 @@ def prepare(plan: Plan, folder: RunFolder) -> Generator[Event, None, tuple[dict[
             "augment": config.augment,
             "balance": s.balance,
             "pixel_nm": plan.pixel_nm,
+            "section_nm": plan.section_nm,
             "classes": len(config.classes) + 1,
             "match": match,
             "margin_px": plan.network.margin_px,
@@ -67,7 +69,8 @@ def prepare(plan: Plan, folder: RunFolder) -> Generator[Event, None, tuple[dict[
     if "source" in plan.method.streams:
         samplers["source"] = sampler(train_parts, "source")
     if "target" in plan.method.streams:
-        samplers["target"] = sampler(targets, "target", balance=0.0, match=None)
+        drawn = pseudo_sources(plan, folder.path) if plan.method.pseudo else targets
+        samplers["target"] = sampler(drawn, "target", balance=0.0, match=None)
     still: dict[str, Any] = {
         "augment": None,
         "balance": 0.0,
@@ -125,7 +128,8 @@ def reference(plan: Plan, window: tuple[int, ...]) -> Reference:
     for item in plan.source:
         own = in_plane(item.image.voxel_nm)
         factor = None if own is None or plan.pixel_nm is None else own / plan.pixel_nm
-        sections += label_sections(item.labels, factor)
+        labels = item.labels if item.sections is None else item.labels[list(item.sections)]
+        sections += label_sections(labels, factor)
     return Reference.from_labels(sections, list(plan.config.classes), (window[-2], window[-1]))
 
 

@@ -27,6 +27,7 @@ from napari_em_da.workflows.plan import (
     describe_volume,
     make_plan,
 )
+from napari_em_da.workflows.pseudo_volumes import check_pseudo
 from napari_em_da.workflows.streams import prepare
 from napari_em_da.workflows.validation import Validation
 
@@ -68,8 +69,9 @@ def train(config: TrainConfig, *, resume: bool = False) -> Job:
     JobFailed
         If a loss is not finite.
     """
-    config = absolute(config)
-    plan = make_plan(config)
+    plan = make_plan(absolute(config))
+    config = plan.config
+    check_pseudo(plan)
     check_memory(plan)
     check_disk(plan)
     folder = continue_run(config) if resume else RunFolder.create(config.run)
@@ -79,6 +81,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> Job:
     folder.update_info(describe(plan))
     for text in plan.notices:
         yield Notice(text)
+    for text in plan.warnings:
+        yield Notice(text, "warning")
     samplers, validation = yield from prepare(plan, folder)
     method = make_method(plan)
     if plan.target and not folder.best.is_file():
@@ -173,8 +177,8 @@ def check_memory(plan: Plan) -> None:
     network(torch.empty(1, 1, *plan.patch, device="meta"))
     for hook in hooks:
         hook.remove()
-    streams = len(plan.method.streams)
-    per_window = int(sum(sizes) * 1.3 * streams)
+    kept = plan.method.kept(plan.config.method.options)
+    per_window = int(sum(sizes) * 1.3 * kept)
     weights = 16 * sum(p.numel() for p in plan.network.parameters())
     on_gpu = plan.device.type == "cuda"
     free = torch.cuda.mem_get_info(plan.device)[0] if on_gpu else psutil.virtual_memory().available
@@ -211,8 +215,9 @@ def describe(plan: Plan) -> dict[str, Any]:
         "network": plan.network_info,
         "classes": {name: list(values) for name, values in config.classes.items()},
         "pixel_nm": plan.pixel_nm,
+        "section_nm": plan.section_nm,
         "prior": plan.prior,
-        "source": [describe_volume(i, v.image) for i, v in zip(config.source, plan.source, strict=True)],
+        "source": [describe_volume(i, v.image, v.sections) for i, v in zip(config.source, plan.source, strict=True)],
         "target": [describe_volume(i, v) for i, v in zip(config.target, plan.target, strict=True)],
         "finished": False,
     }
