@@ -98,7 +98,7 @@ def _train(taken: dict[str, Snapshot], classes: dict[str, tuple[int, ...]], run:
     source = {"image": files["image"], "labels": files["labels"], "voxel_nm": taken["image"].volume.voxel_nm}
     targets = ({"image": files["target"], "voxel_nm": taken["target"].volume.voxel_nm},) if "target" in taken else ()
     config = parse(TrainConfig, {"run": run, "source": (source,), "target": targets, "classes": classes, **sections})
-    from napari_em_da.workflows.train import train as job
+    from napari_em_da.workflows.rounds import learn as job
 
     yield from job(config)
 
@@ -106,7 +106,7 @@ def _train(taken: dict[str, Snapshot], classes: dict[str, tuple[int, ...]], run:
 def resume(run: Path | str) -> Job:
     """Continue a run folder from its last checkpoint with its own config."""
     from napari_em_da.training.folder import RunFolder
-    from napari_em_da.workflows.train import train as job
+    from napari_em_da.workflows.rounds import learn as job
 
     yield from job(RunFolder.open(Path(run).expanduser()).config(), resume=True)
 

@@ -49,13 +49,18 @@ def confident(
     classes = threshold(probabilities)
     accepted = probabilities.max(-1) >= probabilities.dtype.type(min_probability)
     if continuity:
-        same = classes[1:] == classes[:-1]
-        goes_on = np.zeros(classes.shape, np.bool_)
-        goes_on[1:] |= same
-        goes_on[:-1] |= same
-        accepted &= goes_on
+        accepted &= continuous(classes)
     classes[~accepted] = IGNORED
     return classes
+
+
+def continuous(classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Return where a voxel of (Z, Y, X) has the class of the voxel above or below; nowhere in a single section."""
+    same = classes[1:] == classes[:-1]
+    goes_on = np.zeros(classes.shape, np.bool_)
+    goes_on[1:] |= same
+    goes_on[:-1] |= same
+    return goes_on
 
 
 def apply(stack: Stack, options: Options) -> Stack:
