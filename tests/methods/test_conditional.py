@@ -15,7 +15,7 @@ from napari_em_da.losses import segmentation_loss
 from napari_em_da.methods import METHODS
 from napari_em_da.methods._base import Method, Setup
 from napari_em_da.methods._parts import Adaptation
-from napari_em_da.methods.conditional import ConditionalPart, mismatched
+from napari_em_da.methods.conditional import ConditionalPart, mismatched, misses
 from napari_em_da.models import MODELS
 from napari_em_da.models._discriminator import PatchDiscriminator
 from napari_em_da.sampling import Sample
@@ -77,6 +77,41 @@ def test_without_the_image_it_is_the_unconditional_discriminator() -> None:
         torch.testing.assert_close(zeroed, plain(maps), atol=1e-6, rtol=1e-5)
 
 
+def far_off(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Pixel by pixel: a class, predicted or real, that the other map does not hold in the 3 x 3 around."""
+    wrong = np.zeros(labels.shape)
+    for y, x in np.ndindex(labels.shape):
+        around = slice(max(0, y - 1), y + 2), slice(max(0, x - 1), x + 2)
+        lost = predicted[y, x] not in labels[around] or labels[y, x] not in predicted[around]
+        wrong[y, x] = lost and labels[y, x] != 255
+    return wrong
+
+
+@pytest.mark.parametrize("shape", [(2, 12, 14), (2, 3, 12, 14)])
+def test_misses_are_wrong_by_more_than_a_pixel(shape: tuple[int, ...]) -> None:
+    g = torch.Generator().manual_seed(4)
+    coarse = torch.randint(0, 3, (*shape[:-2], 4, 5), generator=g)
+    labels = coarse.repeat_interleave(3, -2).repeat_interleave(3, -1)[..., :14]
+    predicted = labels.roll((1, 2), (-2, -1))
+    labels = torch.where(torch.rand(shape, generator=g) < 0.1, 255, labels)
+    sections = zip(predicted.reshape(-1, 12, 14).numpy(), labels.reshape(-1, 12, 14).numpy(), strict=True)
+    expected = np.stack([far_off(*pair) for pair in sections]).reshape(labels[:, None].shape)
+    assert 0.05 < expected.mean() < 0.9
+    np.testing.assert_array_equal(misses(predicted, labels, 3).numpy(), expected)
+
+
+def test_what_the_first_network_got_right_is_no_false_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trained network's predictions on the source are its labels, up to a pixel: judged false, they would mislead."""
+    method = make(**PLAIN)
+    shifted = F.one_hot(stripes().roll(1, 1), 2).movedim(-1, 1).float()
+    early = part_of(method).early
+    assert early is not None
+    monkeypatch.setattr(early, "forward", lambda image: 20 * shifted)
+    judged = turns(method)["conditional_discriminator"]
+    assert judged["conditional_early"].value.item() == 0.0
+    assert judged["conditional_fake"].weight == pytest.approx(1 / 2)  # true and false still weigh the same
+
+
 @pytest.mark.parametrize("early", [False, True])
 def test_losses_equal_the_definitions(early: bool) -> None:
     method = make(early_false=early, **PLAIN).eval()
@@ -99,7 +134,11 @@ def test_losses_equal_the_definitions(early: bool) -> None:
         "conditional_fake": (-(1 - chance(other, fake)).log().mean(), 1 / 3 if early else 1 / 2),
     }
     if early:
-        expected["conditional_early"] = (-(1 - chance(image, first(image).softmax(1))).log().mean(), 1 / 3)
+        maps = first(image).softmax(1)
+        wrong = [far_off(p, y).mean() for p, y in zip(maps.argmax(1).numpy(), stripes().numpy(), strict=True)]
+        share = torch.tensor(wrong).view(-1, 1, 1, 1)  # the discriminator gives one verdict per window
+        value = -((1 - chance(image, maps)).log() * share).sum() / share.sum()
+        expected["conditional_early"] = (value, 1 / 3)
     for name, (value, weight) in expected.items():
         assert judged[name].value.item() == pytest.approx(value.item(), rel=1e-4), name
         assert judged[name].weight == pytest.approx(weight), name

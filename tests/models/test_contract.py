@@ -93,6 +93,22 @@ def test_taps_are_named_and_consistent(network: SegmentationNet) -> None:
         assert network.head(taps["dec0"]).shape[1] == CLASSES
 
 
+def test_the_encoder_can_run_alone(network: SegmentationNet) -> None:
+    image = images(network, batch=1)
+    with torch.no_grad():
+        whole = network.eval().forward_taps(image)[1]
+        encoded = network.encoder_taps(image)
+    assert list(encoded) == list(whole)[: list(whole).index("bottleneck") + 1]
+    assert all(torch.equal(tap, whole[name]) for name, tap in encoded.items())
+
+
+def test_encoder_and_decoder_one_after_the_other_leave_the_statistics_of_a_whole_pass(network: SegmentationNet) -> None:
+    image, twin = images(network), copy.deepcopy(network)
+    network.train().forward_taps(image)
+    twin.train().run_decoder(twin.encoder_taps(image))
+    assert all(torch.equal(a, b) for a, b in zip(network.buffers(), twin.buffers(), strict=True))
+
+
 def test_head_can_be_replaced(network: SegmentationNet) -> None:
     with torch.no_grad():
         features = network.eval().forward_taps(images(network, batch=1))[1]["dec0"]

@@ -79,13 +79,23 @@ class MethodSpec:
 
     ``streams`` names the samples that ``step`` needs: ``"source"`` (labelled) and ``"target"`` (unlabelled).
     ``part`` builds the method's own losses for ``combined``, where it is a sum of parts.
+    ``keeps(options)`` says of how many passes through the network a step keeps the activations for its gradients;
+    without, of one per stream.
+    ``pseudo``: the target comes with labels that the network so far has made of it, round by round.
     """
 
     build: Callable[[Setup, Any], Method]
     options_type: type[Options]
     streams: tuple[str, ...] = ("source",)
     part: Callable[[Setup, Any], Any] | None = None
+    pseudo: bool = False
+    keeps: Callable[[Any], float] | None = None
 
     def create(self, setup: Setup, options: dict[str, Any] | None = None) -> Method:
         """Validate ``options`` and build the method; wrong options are a ConfigError."""
         return self.build(setup, parse(self.options_type, options or {}))
+
+    def kept(self, options: dict[str, Any] | None = None) -> float:
+        """Return of how many passes a step keeps the activations, with a batch of windows per stream."""
+        parsed = parse(self.options_type, options or {})
+        return float(len(self.streams)) if self.keeps is None else self.keeps(parsed)

@@ -31,11 +31,20 @@ class AlignmentOptions(AdaptationOptions):
     )
 
 
+def keeps(options: AlignmentOptions) -> float:
+    """Return of how many passes a step keeps the activations: the encoder's are about half."""
+    windows = options.windows if isinstance(options, DistanceOptions) else 1.0
+    return 2.0 if options.decoder_taps else 1 + windows / 2
+
+
 class DistanceOptions(AlignmentOptions):
     """Options of methods that measure a distance between two samples of feature vectors."""
 
     positions: Annotated[int, Field(ge=2, le=8192)] = Field(
         1024, description="Feature vectors drawn per domain and level; all of them where there are fewer"
+    )
+    windows: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="Share of the target windows that features are taken from, of two at least"
     )
 
 
@@ -84,6 +93,9 @@ def sample_positions(features: Tensor, n: int) -> Tensor:
 class Distance(Part):
     """Bring the feature distributions of both domains together by a distance between samples of both.
 
+    Unless decoder features are aligned too, only the encoder runs on the target, on a share of its windows
+    (``windows``); its statistics of the decoder are then filled without gradients in every other step.
+
     The distance of every aligned level is logged un-weighted as ``<name>_<level>``, with ``lambda_total`` 0 too.
     """
 
@@ -91,8 +103,9 @@ class Distance(Part):
 
     def __init__(self, setup: Setup, options: DistanceOptions) -> None:
         super().__init__()
-        self.positions = options.positions
+        self.positions, self.windows = options.positions, options.windows
         self.lambdas = tap_lambdas(tuple(setup.network.tap_channels), options)
+        self.whole = bool(options.decoder_taps)
 
     def distance(self, source: Tensor, target: Tensor) -> Tensor:
         """Return the distance () between two samples (n, C)."""
@@ -100,7 +113,7 @@ class Distance(Part):
 
     def losses(self, views: Views) -> Losses:
         """Return one term per aligned level; both domains give the same number of positions."""
-        source, target = views.on_source[1], views.on_target[1]
+        source, target = views.on_source[1], views.target_encoded
         found: Losses = {}
         for tap, weight in self.lambdas.items():
             pair = source[tap], target[tap]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -14,10 +16,11 @@ from napari_em_da.config import NonNegative, Options
 from napari_em_da.losses._base import Losses, Term
 from napari_em_da.methods._base import Method, MethodSpec, Player, Setup
 from napari_em_da.models._base import SegmentationNet
-from napari_em_da.models._statistics import DomainStatistics
+from napari_em_da.models._statistics import DomainStatistics, norms
 from napari_em_da.sampling import Sample
 
 Forward = tuple[Tensor, dict[str, Tensor]]  # logits (B, C, …) and features by tap
+DECODER_EVERY = 2  # steps
 
 
 class AdaptationOptions(Options):
@@ -34,6 +37,7 @@ class Views:
         self.method = method
         self.batch = batch
         self.step = step
+        self._decoded = False  # has the whole network seen the target?
 
     @property
     def network(self) -> SegmentationNet:
@@ -64,8 +68,35 @@ class Views:
 
     def forward_target(self, image: Tensor) -> Forward:
         """Run the network on other target windows, under the target's statistics."""
+        self._decoded = True
         with self.method.adapted() as network:
             return network.forward_taps(image)
+
+    @cached_property
+    def target_encoded(self) -> dict[str, Tensor]:
+        """The network's features of the target, with gradients.
+
+        Where no part reads ``on_target``, only those of the encoder, and only of as many windows as the parts ask for
+        (two at least); then ``finish`` has to follow.
+        """
+        share = self.method.encoder_windows
+        if share is None:
+            return self.on_target[1]
+        count = max(2, math.ceil(share * len(self.target.image)))
+        with self.method.adapted() as network:
+            return network.encoder_taps(self.target.image[:count])
+
+    def finish(self) -> None:
+        """Let the decoder's statistics follow the target where nothing ran the decoder on it in this step.
+
+        What the domains share has to see both equally often; the target's own are means over many batches, which every
+        other one serves as well.
+        """
+        due = self.method.target_statistics is None or self.step % DECODER_EVERY == 0
+        if not due or self._decoded or "target_encoded" not in vars(self) or not norms(self.network):
+            return
+        with self.method.adapted() as network, torch.no_grad():
+            network.run_decoder(self.target_encoded)
 
 
 class Part(nn.Module):
@@ -73,7 +104,17 @@ class Part(nn.Module):
 
     A part draws randomness from torch's default generator, which the loop seeds for every step, and only after the
     source has been run through the network, so that a part of weight 0 changes nothing.
+
+    Attributes
+    ----------
+    whole : bool
+        Whether it reads ``views.on_target``; a part that is content with ``views.target_encoded`` costs less.
+    windows : float
+        Share of the target windows that it needs in ``views.target_encoded``; it gets these or more. 0: not read.
     """
+
+    whole: bool = True
+    windows: float = 1.0
 
     def players(self) -> dict[str, Player]:
         """Return further players, such as a discriminator."""
@@ -102,6 +143,7 @@ class Adaptation(Method):
         super().__init__(setup)
         self.options = options
         self.parts: Sequence[Part] = nn.ModuleList(parts)  # type: ignore[assignment]  # iterates over parts
+        self.encoder_windows = None if any(p.whole for p in parts) else max((p.windows for p in parts), default=1.0)
         self.target_statistics = DomainStatistics(setup.network) if options.statistics == "per_domain" else None
 
     def players(self) -> dict[str, Player]:
@@ -121,6 +163,7 @@ class Adaptation(Method):
             yield from part.rivals(views)
         for part in self.parts:
             losses |= part.losses(views)
+        views.finish()
         yield "network", losses
         for part in self.parts:
             part.after(self, step)
@@ -147,10 +190,14 @@ class Adaptation(Method):
             yield judged
 
 
-def part_method(part: Callable[[Setup, Any], Part], options_type: type[AdaptationOptions]) -> MethodSpec:
+def part_method(
+    part: Callable[[Setup, Any], Part],
+    options_type: type[AdaptationOptions],
+    keeps: Callable[[Any], float] | None = None,
+) -> MethodSpec:
     """Return the catalog entry of a method that is one part; ``combined`` can use the part too."""
 
     def build(setup: Setup, options: AdaptationOptions) -> Method:
         return Adaptation(setup, options, [part(setup, options)])
 
-    return MethodSpec(build, options_type, streams=("source", "target"), part=part)
+    return MethodSpec(build, options_type, streams=("source", "target"), part=part, keeps=keeps)

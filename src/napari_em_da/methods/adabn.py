@@ -68,4 +68,4 @@ def build(setup: Setup, options: AdaBNOptions) -> Method:
     return AdaBN(setup, options)
 
 
-METHOD = MethodSpec(build, AdaBNOptions, streams=("target",))
+METHOD = MethodSpec(build, AdaBNOptions, streams=("target",), keeps=lambda _: 0.3)  # what one pass holds at a time

@@ -100,4 +100,4 @@ def build(setup: Setup, options: AdversarialOptions) -> Method:
     return Adaptation(setup, options, [AdversarialPart(setup, options)])
 
 
-METHOD = MethodSpec(build, AdversarialOptions, streams=("source", "target"), part=AdversarialPart)
+METHOD = MethodSpec(build, AdversarialOptions, streams=("source", "target"), part=AdversarialPart, keeps=lambda _: 2.3)

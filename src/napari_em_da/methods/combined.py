@@ -48,4 +48,11 @@ def build(setup: Setup, options: CombinedOptions) -> Method:
     return Adaptation(setup, options, parts)
 
 
-METHOD = MethodSpec(build, CombinedOptions, streams=("source", "target"))
+def keeps(options: CombinedOptions) -> float:
+    """Return of how many passes a step keeps the activations: the source's, and what each part adds."""
+    from napari_em_da.methods import METHODS
+
+    return 1 + sum(METHODS[item.name].kept(item.options) - 1 for item in options.parts)
+
+
+METHOD = MethodSpec(build, CombinedOptions, streams=("source", "target"), keeps=keeps)

@@ -33,7 +33,9 @@ class ConditionalOptions(JudgingOptions):
         0.5, description="Label maps with a higher overlap are no mismatch"
     )
     mismatch_draws: Count = Field(4, description="How often a mismatch is drawn before a window goes without")
-    early_false: bool = Field(True, description="Source images with the first network's predictions are false, too")
+    early_false: bool = Field(
+        True, description="Source images with what the first network gets wrong there are false, too"
+    )
 
 
 class ConditionalPart(Judging):
@@ -44,7 +46,8 @@ class ConditionalPart(Judging):
     True are source images with their labels (L1). False are source images with the labels of another place (L2),
     target images with their predictions (L3) and, with ``early_false``, source images with what the network predicted
     before this run (L4). The discriminator descends L1 + (L2 + L3) / 2, or L1 + (L2 + L3 + L4) / 3: true and false
-    weigh the same. The network descends -log s(D(x_target, p_target)) alone (or its ``minimax`` form).
+    weigh the same, also where a batch has nothing for one of them. The network descends -log s(D(x_target, p_target))
+    alone (or its ``minimax`` form).
 
     A discriminator that answers from the image alone (every target image is false) teaches nothing. Against it stand
     L2, L4 and ``augment.match_target``, which gives source windows the target's histogram and should be 1 here.
@@ -54,8 +57,10 @@ class ConditionalPart(Judging):
     Departures from the paper: the labels of another place are those of another window of the batch, turned and
     flipped, in place of another section's, which is nearly the same in isotropic data. The rarer of background and
     foreground, 1 px thicker, must overlap by less than ``mismatch_iou``; a window for which no draw does is left out
-    of L2. All maps are hard (``straight_through``) and equally blurred, so that softness tells nothing. The
-    first network is saved with every checkpoint.
+    of L2. The network before an adaptation is no early one: it has learned the source and mostly predicts what the
+    labels say. L4 therefore counts only where it is wrong by more than 1 px, which may be nowhere. All maps are hard
+    (``straight_through``) and equally blurred, so that softness tells nothing. The first network is saved with every
+    checkpoint.
 
     The paper's joint embedding adds the alignment of features, so that both domains share one encoder::
 
@@ -87,12 +92,13 @@ class ConditionalPart(Judging):
         share = coverage(torch.cat(weights), verdict)
         sections = len(verdict) // len(shown)
         sizes = [len(m) * sections for m in maps]
+        kinds = sum(bool(w.any()) for w in weights) - bool(weights[0].any())  # of false examples, in this batch
         losses: Losses = {}
         for name, v, w in zip(names, verdict.split(sizes), share.split(sizes), strict=True):
             losses[name] = (
                 Term(weighted_mean(F.softplus(-v), w))
                 if name == "conditional_real"
-                else Term(weighted_mean(F.softplus(v), w), 1 / (len(names) - 1))
+                else Term(weighted_mean(F.softplus(v), w), 1 / max(1, kinds))
             )
         place = names.index("conditional_fake")
         with torch.no_grad():
@@ -121,8 +127,9 @@ class ConditionalPart(Judging):
         if self.early is not None:
             with torch.no_grad():
                 early = self.early.eval()(views.source.image).float().softmax(1)
+            wrong = misses(early.argmax(1), labels, classes)
             early = straight_through(early) if o.straight_through else early
-            yield "conditional_early", image, early, torch.ones_like(early[:, :1])
+            yield "conditional_early", image, early, wrong
 
 
 def mismatched(labels: Tensor, limit: float, draws: int) -> tuple[Tensor, Tensor]:
@@ -165,6 +172,17 @@ def thick_structure(labels: Tensor) -> Tensor:
     return F.max_pool2d(rarer.float(), 3, stride=1, padding=1) > 0
 
 
+def misses(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Return 1 where classes (B, [Z,] Y, X) are wrong by more than 1 px in the plane, else 0; float (B, 1, …).
+
+    Wrong is a class that the labels do not show within 1 px, and a label that is not predicted within 1 px.
+    """
+    real, known = label_maps(labels, classes)
+    real, ours = real * known, label_maps(predicted, classes)[0]
+    near_real, near_ours = (F.max_pool2d(m.flatten(1, -3), 3, stride=1, padding=1).view_as(m) for m in (real, ours))
+    return (ours * (1 - near_real) + real * (1 - near_ours)).amax(1, keepdim=True) * known
+
+
 def draw_move(labels: Tensor) -> tuple[int, int, bool]:
     """Draw how many windows further, quarter turns and a flip; windows that are not square get half turns."""
     count, square = len(labels), labels.shape[-2] == labels.shape[-1]
@@ -191,4 +209,4 @@ def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     return (values * weights).sum() / weights.sum().clamp_min(1e-6)
 
 
-METHOD = part_method(ConditionalPart, ConditionalOptions)
+METHOD = part_method(ConditionalPart, ConditionalOptions, lambda _: 2.5)

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from napari_em_da.methods._base import Setup
-from napari_em_da.methods._features import Distance, DistanceOptions
+from napari_em_da.methods._features import Distance, DistanceOptions, keeps
 from napari_em_da.methods._parts import part_method
 
 
@@ -37,6 +37,9 @@ class Coral(Distance):
 
     The loss does not see a shift of the mean. With fewer positions than channels (a small ``patch_px``) the covariances
     lack full rank: both still are right on average, but the distance of two draws from the same distribution grows.
+
+    To spare time, features come from half of the target windows by default (``windows``), the decoder is not run on
+    them unless its features are aligned, and its statistics of the target follow in every other step only.
 
     References
     ----------
@@ -86,4 +89,4 @@ def covariance(x: Tensor) -> Tensor:
     return centred.T @ centred / (len(x) - 1)
 
 
-METHOD = part_method(Coral, CoralOptions)
+METHOD = part_method(Coral, CoralOptions, keeps)

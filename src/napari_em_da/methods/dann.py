@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from napari_em_da.config import Positive
 from napari_em_da.losses._base import Losses, Term
 from napari_em_da.methods._base import Player, Setup
-from napari_em_da.methods._features import AlignmentOptions, tap_lambdas
+from napari_em_da.methods._features import AlignmentOptions, keeps, tap_lambdas
 from napari_em_da.methods._parts import Part, Views, part_method
 from napari_em_da.models._domain_classifier import DomainClassifier
 
@@ -49,6 +49,7 @@ class Dann(Part):
     Departures from [1]_ and [2]_: the classifiers are players of their own that step first, with a learning rate and
     a clipping of their own, so that ``lambda_total`` and the schedule concern the network alone; they average over
     space and use group norm, so that any window size and a batch of one will do.
+    Unless its features are aligned, the decoder sees the target in every other step only, for its statistics.
 
     References
     ----------
@@ -62,6 +63,7 @@ class Dann(Part):
         network = setup.network
         taps = list(network.tap_channels)
         self.lambdas = tap_lambdas(taps, options)
+        self.whole = bool(options.decoder_taps)
         bottom = taps.index("bottleneck")
         self.classifiers = nn.ModuleDict(
             {  # the finer the level, the more convolutions, so that all look at patches of about the same size
@@ -76,7 +78,7 @@ class Dann(Part):
 
     def rivals(self, views: Views) -> Iterator[tuple[str, Losses]]:
         """Yield what the classifiers descend, and their mean accuracy."""
-        source, target = views.on_source[1], views.on_target[1]
+        source, target = views.on_source[1], views.target_encoded
         losses: Losses = {}
         accuracies = []
         for tap in self.lambdas:
@@ -88,7 +90,7 @@ class Dann(Part):
 
     def losses(self, views: Views) -> Losses:
         """Return the domain losses, whose gradients are reversed in the features."""
-        source, target = views.on_source[1], views.on_target[1]
+        source, target = views.on_source[1], views.target_encoded
         alpha = 1.0 if self.options.alpha == "constant" else ganin(views.progress)
         losses: Losses = {}
         for tap, weight in self.lambdas.items():
@@ -125,4 +127,4 @@ def ganin(progress: float) -> float:
     return 2 / (1 + math.exp(-10 * progress)) - 1
 
 
-METHOD = part_method(Dann, DannOptions)
+METHOD = part_method(Dann, DannOptions, keeps)

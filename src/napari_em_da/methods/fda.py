@@ -63,4 +63,4 @@ def build(setup: Setup, options: FdaOptions) -> Method:
     return Fda(setup, options, [])
 
 
-METHOD = MethodSpec(build, FdaOptions, streams=("source", "target"))
+METHOD = MethodSpec(build, FdaOptions, streams=("source", "target"), keeps=lambda _: 1.0)

@@ -81,6 +81,8 @@ class MeanTeacherOptions(PerturbOptions):
 class MeanTeacher(Part):
     """Teacher, thresholds and the loss on the target."""
 
+    whole, windows = False, 0.0  # its passes are its own
+
     def __init__(self, setup: Setup, options: MeanTeacherOptions) -> None:
         super().__init__()
         self.options = options

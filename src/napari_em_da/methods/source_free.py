@@ -72,4 +72,6 @@ def build(setup: Setup, options: SourceFreeOptions) -> Method:
     return SourceFree(setup, options, [MeanTeacher(setup, options), Entropy(setup, information)])
 
 
-METHOD = MethodSpec(build, SourceFreeOptions, streams=("target",))
+METHOD = MethodSpec(
+    build, SourceFreeOptions, streams=("target",), keeps=lambda _: 2.0
+)  # the perturbed and the clean windows

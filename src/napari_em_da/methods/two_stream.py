@@ -55,7 +55,8 @@ class TwoStream(Method):
     -----
     ``network`` is the target's stream, so that a run validates, averages and saves a plain network; the method holds
     what else the source needs, and lends it to the network for the source's passes. The average of the weights
-    (``training.ema``) follows the target's stream; the source's encoder has none.
+    (``training.ema``) follows the target's stream, which is what a run is for; the source's encoder has none, so that
+    windows of the source are segmented by its encoder of the moment in front of the averaged decoder.
 
     Departures from [1]_ and [2]_: one pair of numbers per tensor and not per weight, with which the residual would
     vanish for any target encoder; the two streams are one until ``warm_up`` has passed, in place of a separate
@@ -206,4 +207,4 @@ def build(setup: Setup, options: TwoStreamOptions) -> Method:
     return TwoStream(setup, options)
 
 
-METHOD = MethodSpec(build, TwoStreamOptions, streams=("source", "target"))
+METHOD = MethodSpec(build, TwoStreamOptions, streams=("source", "target"), keeps=lambda _: 2.1)

@@ -43,12 +43,15 @@ class YNet(Part):
     that the run's network keeps its own gradient clipping; the decoder's one backward pass serves both.
 
     Departures from [1]_: images are standardised per volume, for which the default of ``lambda_rec`` is chosen. Their
-    dropout of 0.25 is an option of the network (``dropout``), not of the method.
+    dropout of 0.25 is an option of the network (``dropout``), not of the method. The segmentation's decoder sees the
+    target in every other step only, for its statistics.
 
     References
     ----------
     .. [1] Roels et al. (2019), Domain adaptive segmentation in volume electron microscopy imaging, ISBI.
     """
+
+    whole = False
 
     def __init__(self, setup: Setup, options: YNetOptions) -> None:
         super().__init__()
@@ -67,8 +70,8 @@ class YNet(Part):
             return
         parameters = list(self.decoder.parameters())
         on_decoder: Losses = {}
-        domains = ("source", views.source, views.on_source), ("target", views.target, views.on_target)
-        for domain, sample, (_, taps) in domains:
+        domains = ("source", views.source, views.on_source[1]), ("target", views.target, views.target_encoded)
+        for domain, sample, taps in domains:
             bottleneck = taps["bottleneck"].detach().requires_grad_()
             reconstruction, original = self.decoder.pair(bottleneck, sample.image)
             error = F.mse_loss(reconstruction.float(), original.float())
@@ -100,4 +103,4 @@ def to_unet(method: Method) -> SegmentationNet:
         return copy.deepcopy(network)
 
 
-METHOD = part_method(YNet, YNetOptions)
+METHOD = part_method(YNet, YNetOptions, lambda _: 1.7)

@@ -49,6 +49,18 @@ class SegmentationNet(nn.Module):
         """
         raise NotImplementedError
 
+    def encoder_taps(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the features ``enc0`` … ``bottleneck`` of ``forward_taps`` alone.
+
+        A network that can stop there does, and goes on in ``run_decoder`` when asked to; this one runs to its end.
+        """
+        taps = self.forward_taps(image)[1]
+        names = list(taps)
+        return {name: taps[name] for name in names[: names.index("bottleneck") + 1]}
+
+    def run_decoder(self, encoded: Mapping[str, Tensor]) -> None:
+        """Run what ``encoder_taps`` left out, so that its batch-norm statistics take in the image."""
+
     def forward(self, image: Tensor) -> Tensor:
         """Return logits (B, classes, …) of the spatial size of ``image`` less twice ``margin_px``."""
         return self.forward_taps(image)[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -174,6 +175,14 @@ class UNet(SegmentationNet):
         decoded = self.decode(encoded)
         logits: Tensor = self.head(decoded[-1])
         return self.cut(logits, image), dict(zip(self.tap_channels, [*encoded, *decoded], strict=True))
+
+    def encoder_taps(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the features of the encoder, on the grid of the fitted image; the decoder is not run."""
+        return dict(zip(self.tap_channels, self.encode(self.fit(image)), strict=False))  # the first names
+
+    def run_decoder(self, encoded: Mapping[str, Tensor]) -> None:
+        """Run the decoder on what ``encoder_taps`` returned."""
+        self.decode(list(encoded.values()))
 
     def patch_problem(self, patch: Size) -> str | None:
         """Return why a training patch of this spatial size cannot work, with the nearest sizes that do; else None."""
