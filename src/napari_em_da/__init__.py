@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         AugmentConfig,
         ChainConfig,
         EvaluateConfig,
+        FinetuneConfig,
         ImageConfig,
         LabelledConfig,
         LossConfig,
@@ -42,15 +43,26 @@ if TYPE_CHECKING:
     from napari_em_da.synthetic import phantom
     from napari_em_da.volume import Volume
     from napari_em_da.weights import weight_map
-    from napari_em_da.workflows import adapt, evaluate, measure, pipeline, replay, run_chain, segment, train, tune
+    from napari_em_da.workflows import (
+        adapt,
+        evaluate,
+        finetune,
+        measure,
+        pipeline,
+        replay,
+        run_chain,
+        segment,
+        train,
+        tune,
+    )
 
     __version__: str
 
 _PUBLIC = {
     "config": (
-        "AdaptConfig AdaptTrainingConfig AugmentConfig ChainConfig EvaluateConfig ImageConfig LabelledConfig "
-        "LossConfig MeasureConfig MethodConfig NetworkConfig PostprocessConfig SamplingConfig ScoringConfig "
-        "SegmentConfig StepConfig TrainConfig TrainingConfig TuneConfig WeightConfig"
+        "AdaptConfig AdaptTrainingConfig AugmentConfig ChainConfig EvaluateConfig FinetuneConfig ImageConfig "
+        "LabelledConfig LossConfig MeasureConfig MethodConfig NetworkConfig PostprocessConfig SamplingConfig "
+        "ScoringConfig SegmentConfig StepConfig TrainConfig TrainingConfig TuneConfig WeightConfig"
     ),
     "errors": "ConfigError DataError EmDaError JobFailed ResourceError",
     "events": "Finished Metric Notice Preview Progress Saved",
@@ -61,7 +73,7 @@ _PUBLIC = {
     "synthetic": "phantom",
     "volume": "Volume",
     "weights": "weight_map",
-    "workflows": "adapt evaluate measure pipeline replay run_chain segment train tune",
+    "workflows": "adapt evaluate finetune measure pipeline replay run_chain segment train tune",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 
@@ -74,6 +86,7 @@ __all__ = [
     "DataError",
     "EmDaError",
     "EvaluateConfig",
+    "FinetuneConfig",
     "Finished",
     "ImageConfig",
     "JobFailed",
@@ -104,6 +117,7 @@ __all__ = [
     "apply_chain",
     "evaluate",
     "evaluate_arrays",
+    "finetune",
     "flyem_sample",
     "measure",
     "phantom",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -43,6 +44,7 @@ def train(
     classes: Classes = None,
     voxel_nm: Voxel = None,
     ignore_label: int | None = None,
+    label_fraction: float = 1.0,
     init: Path | None = None,
     network: NetworkName = "unet",
     network_option: Settings = None,
@@ -72,6 +74,8 @@ def train(
         Voxel size z,y,x in nm of all images; taken from the files if absent.
     ignore_label
         Label value that is not annotated.
+    label_fraction
+        Share of the annotated sections whose labels are used, chosen by training.seed; a larger share holds a smaller.
     init
         Run folder whose network to start from.
     network_option, method_option, weight_option
@@ -92,14 +96,12 @@ def train(
     if config is not None:
         finish(job(parse(TrainConfig, read_yaml(config))), as_json)
         return
-    if not volumes or len(volumes) % 2:
-        raise ConfigError(f"{len(volumes)} volumes given; give IMAGE LABELS, or several such pairs.")
+    source = labelled(volumes, voxel_nm, label_fraction)
     if run is None or not classes:
         raise ConfigError("Give --run FOLDER and --classes name=value (for example --classes mito=2).")
-    pairs = zip(volumes[::2], volumes[1::2], strict=True)
     job_config = TrainConfig(
         run=run,
-        source=tuple(LabelledConfig(image=image, labels=labels, voxel_nm=voxel_nm) for image, labels in pairs),
+        source=source,
         classes=classes,
         ignore_label=ignore_label,
         init=init,
@@ -112,6 +114,17 @@ def train(
         training=training,
     )
     finish(job(job_config), as_json)
+
+
+def labelled(
+    volumes: Sequence[Path], voxel_nm: tuple[float, float, float] | None, fraction: float
+) -> tuple[LabelledConfig, ...]:
+    """Return the pairs of an image and its labels that were given."""
+    if not volumes or len(volumes) % 2:
+        raise ConfigError(f"{len(volumes)} volumes given; give IMAGE LABELS, or several such pairs.")
+    pairs = zip(volumes[::2], volumes[1::2], strict=True)
+    common = {"voxel_nm": voxel_nm, "fraction": fraction}
+    return tuple(parse(LabelledConfig, {"image": image, "labels": labels, **common}) for image, labels in pairs)
 
 
 @app.command
@@ -213,7 +226,7 @@ def replay(run: Path, *, out: Path | None = None, as_json: Json = False) -> None
 
 @app.command
 def benchmark(
-    what: Literal["adaptation"],
+    what: Literal["adaptation", "fractions"],
     *,
     data: Path,
     work: Path = Path("runs/benchmark"),
@@ -228,7 +241,7 @@ def benchmark(
     Parameters
     ----------
     what
-        Which benchmark.
+        adaptation: methods without target labels. fractions: what a share of the target's labels adds.
     data
         Folder with epfl_hippocampus, vnc_sstem and flyem_medulla.
     work
@@ -238,20 +251,23 @@ def benchmark(
     pair
         Only this pair, for example 'epfl->vnc mito'; may be repeated.
     method
-        Only this method; may be repeated.
+        Only this method; may be repeated. For fractions also target_only, finetune and auto; an adaptation that is not
+        named takes part only where the adaptation benchmark has trained it.
     seeds
         Repetitions of everything.
     as_json
         Print JSON for machines.
     """
-    from napari_em_da.experiments.adaptation import grid
+    from napari_em_da.experiments import adaptation, fractions
     from napari_em_da.experiments.pairs import PAIRS
     from napari_em_da.experiments.recipes import METHODS as GRID
 
-    finish(
-        grid(data, work, profile=profile, pairs=pair or tuple(PAIRS), methods=method or tuple(GRID), seeds=seeds),
-        as_json,
-    )
+    pairs = pair or tuple(PAIRS)
+    if what == "fractions":
+        finish(fractions.grid(data, work, profile=profile, pairs=pairs, methods=method, seeds=seeds), as_json)
+        return
+    methods = method or tuple(GRID)
+    finish(adaptation.grid(data, work, profile=profile, pairs=pairs, methods=methods, seeds=seeds), as_json)
 
 
 @app.command

@@ -1,4 +1,4 @@
-"""The table of the adaptation benchmark: one row per run, added atomically."""
+"""The tables of the benchmarks: one row per run, added atomically."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import csv
 import io
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from napari_em_da.errors import DataError
 from napari_em_da.training.checkpoint import write_text
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 SUPERVISED = "target_supervised"
 AUTO = "auto"
@@ -16,7 +20,10 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; ``oracle_*`` use the target's test labels and are for comparison only."""
+    """One line of the adaptation benchmark; ``oracle_*`` use the target's test labels and are for comparison only.
+
+    ``expected_*`` is what ``auto`` announced: the IoU to expect, over all classes, and the ends of its range.
+    """
 
     pair: str
     method: str
@@ -30,6 +37,9 @@ class Row:
     oracle_step: str
     candidates: int
     profile: str
+    expected_iou: float = float("nan")
+    expected_low: float = float("nan")
+    expected_high: float = float("nan")
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -39,15 +49,15 @@ def read_table(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
 
 
-def append(path: Path, row: Row) -> None:
-    """Add one row, atomically.
+def append(path: Path, row: DataclassInstance) -> None:
+    """Add one row, a flat dataclass whose fields are the table's columns, atomically.
 
     Raises
     ------
     DataError
         If the table has other columns.
     """
-    names = [field.name for field in fields(Row)]
+    names = [field.name for field in fields(row)]
     text = path.read_text(encoding="utf-8") if path.is_file() else ",".join(names) + "\n"
     if text.splitlines()[0] != ",".join(names):
         raise DataError(f"{path} has other columns than {', '.join(names)}; move it away.")

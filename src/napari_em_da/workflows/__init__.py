@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from napari_em_da.workflows.adapt import adapt
 from napari_em_da.workflows.evaluate import evaluate
+from napari_em_da.workflows.finetune import finetune
 from napari_em_da.workflows.measure import measure
 from napari_em_da.workflows.pipeline import pipeline
 from napari_em_da.workflows.postprocess import run_chain
@@ -12,4 +13,4 @@ from napari_em_da.workflows.segment import segment
 from napari_em_da.workflows.train import train
 from napari_em_da.workflows.tune import tune
 
-__all__ = ["adapt", "evaluate", "measure", "pipeline", "replay", "run_chain", "segment", "train", "tune"]
+__all__ = ["adapt", "evaluate", "finetune", "measure", "pipeline", "replay", "run_chain", "segment", "train", "tune"]
