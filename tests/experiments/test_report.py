@@ -188,3 +188,10 @@ def test_write_puts_the_whole_report_into_a_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="damaged"):
         write(work, out)
     assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_what_auto_announced_stands_beside_what_it_reached(rows: Callable[..., Rows]) -> None:
+    three = row("source_only", 0.4), row("auto", 0.6), row("target_supervised", 0.8)
+    assert "announced" not in table(rows(*three))
+    told = replace(three[1], expected_iou=0.55, expected_low=0.4, expected_high=0.7)
+    assert "it announced 0.55 (0.40 to 0.70)" in table(rows(three[0], told, three[2]))

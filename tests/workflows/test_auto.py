@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
 import napari_em_da as em
 from napari_em_da import cli
@@ -15,7 +16,8 @@ from napari_em_da.errors import ConfigError
 from napari_em_da.events import Notice
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.volume import Volume
-from napari_em_da.workflows.judging import read_records
+from napari_em_da.workflows.auto import gather
+from napari_em_da.workflows.judging import decide, read_records
 
 SAMPLING = SamplingConfig(patch_px=(1, 32, 32), batch=2, validation_patches=4, selection_patches=6)
 STEPS: dict[str, Any] = {"steps": 4, "validate_every": 2, "checkpoint_every": 4, "device": "cpu", "precision": "fp32"}
@@ -117,3 +119,23 @@ def test_a_spent_budget_and_wrong_portfolios_are_told(source: Path, tiny: Path, 
 def test_the_command_line_offers_auto(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["adapt", "--help"])
     assert "auto" in capsys.readouterr().out
+
+
+def test_an_entry_can_start_from_the_best_before_it(source: Path, tiny: Path, tmp_path: Path) -> None:
+    later = {"name": "later", "method": {"name": "mean_teacher"}, "start": "best"}
+    coarse = {**PORTFOLIO[1], "pixel_factor": 2.0}
+    config = job(source, tiny / "B.tif", tmp_path / "auto", portfolio=[PORTFOLIO[0], coarse, later])
+    result = em.run(em.adapt(config))
+    assert result.candidates == 7  # what "later" starts from is known already
+    home = tmp_path / "auto" / "portfolio"
+    before = [RunFolder(home / name) for name in ("statistics", "aligned")]
+    chosen, _, _ = decide(gather(before))
+    start = source if chosen.name == "source_only" else home / chosen.name
+    trained = RunFolder(home / "later")
+    assert trained.config().init == start
+    same_pixel = RunFolder(home / chosen.name) if chosen.name != "source_only" else before[0]
+    assert trained.info()["pixel_nm"] == same_pixel.info()["pixel_nm"]
+    first = next(r for r in read_records(trained) if r.step == 0)
+    assert load_file(first.weights).keys() == load_file(chosen.weights).keys()
+    for name, tensor in load_file(chosen.weights).items():
+        assert (load_file(first.weights)[name] == tensor).all(), name

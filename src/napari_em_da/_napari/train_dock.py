@@ -151,7 +151,7 @@ class TrainDock(Dock):
             "method": {"name": self.method.name, "options": self.method.options()},
             "training": self.training.read(**self.more_training.values()),
             "sampling": self.sampling.read(**self.more_sampling.values()),
-            "augment": self.augment.read(),
+            "augment": self.augment.read().model_dump(exclude_defaults=True),  # what is left alone may adapt
             "loss": self.loss.read(),
             "weights": self.weights.read(),
             "init": self.init.path,

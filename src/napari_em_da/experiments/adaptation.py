@@ -7,6 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,8 +35,9 @@ from napari_em_da.selection.ranking import SOURCE_ONLY
 from napari_em_da.training.checkpoint import write_text
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.workflows.adapt import adapt
-from napari_em_da.workflows.auto import DEFAULT_PORTFOLIO, gather
+from napari_em_da.workflows.auto import DEFAULT_PORTFOLIO, Entry, finished, gather, settle, starting_point
 from napari_em_da.workflows.evaluate import evaluate
+from napari_em_da.workflows.expected import expected
 from napari_em_da.workflows.judging import Record, decide, read_records
 from napari_em_da.workflows.segment import segment
 from napari_em_da.workflows.train import train
@@ -68,10 +70,10 @@ def grid(
     for number, (name, seed) in enumerate(jobs):
         yield Progress(number, len(jobs), "grids", name)
         pair = make_pair(name, data, work / "data")
-        home = work / f"{name.replace('->', '-').replace(' ', '-')}-{seed}"
+        home = home_folder(work, name, seed)
         home.mkdir(parents=True, exist_ok=True)
         source = home / "source"
-        yield from forward(_trained(source_config(pair, source, budget, seed)))
+        yield from forward(trained(source_config(pair, source, budget, seed)))
         for method in (SOURCE_ONLY, SUPERVISED, *methods):
             if any((r["pair"], r["method"], r["seed"]) == (name, method, str(seed)) for r in read_table(table)):
                 continue
@@ -86,6 +88,11 @@ def grid(
         write(work, work / "report")
     yield Progress(len(jobs), len(jobs), "grids", "benchmark")
     yield Finished(table)
+
+
+def home_folder(work: Path, pair: str, seed: int) -> Path:
+    """Return the folder of the runs of one pair and seed."""
+    return work / f"{pair.replace('->', '-').replace(' ', '-')}-{seed}"
 
 
 def source_config(pair: Pair, run: Path, budget: Profile, seed: int) -> TrainConfig:
@@ -103,6 +110,14 @@ def source_config(pair: Pair, run: Path, budget: Profile, seed: int) -> TrainCon
     )
 
 
+def bound_config(pair: Pair, run: Path, budget: Profile, seed: int) -> TrainConfig:
+    """Return the training on the target's labels alone, from scratch."""
+    config = source_config(pair, run, budget, seed)
+    steps = config.training.model_copy(update={"steps": budget.bound, "validate_every": max(2, budget.bound // 4)})
+    changes = {"source": (pair.target.config(),), "classes": pair.bound_classes, "training": steps}
+    return config.model_copy(update=changes)
+
+
 def _sampling(pair: Pair, budget: Profile, factor: float = 1.0) -> SamplingConfig:
     small = budget.patch < 64
     return SamplingConfig(
@@ -114,7 +129,7 @@ def _sampling(pair: Pair, budget: Profile, factor: float = 1.0) -> SamplingConfi
     )
 
 
-def _trained(config: TrainConfig) -> Job:
+def trained(config: TrainConfig) -> Job:
     """Train unless the run is finished; go on with one that was stopped."""
     folder = RunFolder(config.run)
     if (config.run / "run.json").is_file() and folder.info().get("finished"):
@@ -135,16 +150,13 @@ def _row(pair: Pair, method: str, home: Path, source: Path, budget: Profile, see
         return plain(f"step {result['best_step']}", found, result["seconds"])
     run = home / method
     if method == SUPERVISED:
-        config = source_config(pair, run, budget, seed).model_copy(
-            update={"source": (pair.target.config(),), "classes": pair.target_classes}
-        )
-        steps = config.training.model_copy(update={"steps": budget.bound, "validate_every": max(2, budget.bound // 4)})
-        yield from forward(_trained(config.model_copy(update={"training": steps})))
+        yield from forward(trained(bound_config(pair, run, budget, seed)))
         found = score(run, pair.test, pair.target_classes)
         result = RunFolder(run).info()["result"]
         return plain("uses target labels", found, result["seconds"])
     if not ((run / "run.json").is_file() and RunFolder(run).info().get("finished")):
-        job = adapt(adapt_config(pair, method, source, run, budget, seed), resume=(run / "config.yaml").is_file())
+        config = adapt_config(pair, method, source, run, budget, seed)
+        job = adapt(from_start(config, METHODS[method], home), resume=(run / "config.yaml").is_file())
         yield from forward(job)
     result = RunFolder(run).info()["result"]
     records = read_records(RunFolder(run))
@@ -154,7 +166,7 @@ def _row(pair: Pair, method: str, home: Path, source: Path, budget: Profile, see
     mine = truth[str(chosen.step)]
     seconds = result.get("seconds", time.perf_counter() - started)
     ratio = step_cost(run)
-    place = f"{chosen.name}, step {chosen.step}"
+    place = f"{chosen.name if chosen.step or METHODS[method].start == 'source' else 'its start'}, step {chosen.step}"
     oracle = (truth[str(best.step)]["iou"], f"step {best.step}", len(records))
     return Row(pair.name, method, seed, mine["iou"], mine["dice"], place, ratio, seconds, *oracle, profile)
 
@@ -181,6 +193,16 @@ def adapt_config(pair: Pair, method: str, source: Path, run: Path, budget: Profi
     )
 
 
+def from_start(config: AdaptConfig, entry: Entry, home: Path) -> AdaptConfig:
+    """Return the adaptation with the start that its entry asks for, among the portfolio's runs in ``home``."""
+    if entry.start == "source":
+        return config
+    names = [other.name for other in DEFAULT_PORTFOLIO]
+    before = [RunFolder(home / name) for name in names[: names.index(entry.name)]]
+    base, sampling = starting_point(entry, config, [run for run in before if finished(run)], DEFAULT_CRITERIA)
+    return config.model_copy(update={"run": base, "sampling": sampling})
+
+
 def _auto(pair: Pair, home: Path, seed: int, profile: str, table: Path) -> Job:
     """Choose among the candidates of the portfolio's runs, as ``adapt --method auto`` does, without training again."""
     names = [entry.name for entry in DEFAULT_PORTFOLIO]
@@ -190,9 +212,11 @@ def _auto(pair: Pair, home: Path, seed: int, profile: str, table: Path) -> Job:
     if done or len(runs) < len(names):
         yield Notice(f"{pair.name}: auto is done." if done else f"{pair.name}: auto needs all of {', '.join(names)}.")
         return
+    out = home / AUTO
+    out.mkdir(exist_ok=True)
+    chosen, why, _, _ = settle(out, runs, DEFAULT_CRITERIA)
+    announced, _ = yield from expected(RunFolder(out), chosen)
     records = gather(runs)
-    chosen, choice, text = decide(records, DEFAULT_CRITERIA)
-    write_text(home / "auto.md", text)
     truth = {
         (r.name, r.step): known_scores(r.weights.parents[1], read_records(RunFolder(r.weights.parents[1])), pair)[
             str(r.step)
@@ -205,8 +229,12 @@ def _auto(pair: Pair, home: Path, seed: int, profile: str, table: Path) -> Job:
     seconds = sum(float(own[name]["seconds"]) for name in names if name in own)
     place = f"{chosen.name}, step {chosen.step}"
     oracle = (truth[best.name, best.step]["iou"], f"{best.name}, step {best.step}", len(records))
-    append(table, Row(pair.name, AUTO, seed, mine["iou"], mine["dice"], place, float("nan"), seconds, *oracle, profile))
-    yield Notice(f"{pair.name}, auto, seed {seed}: IoU {mine['iou']:.3f}. {choice.why}")
+    nothing = float("nan")
+    row = Row(pair.name, AUTO, seed, mine["iou"], mine["dice"], place, nothing, seconds, *oracle, profile)
+    if announced:
+        row = replace(row, expected_iou=announced[0], expected_low=announced[1], expected_high=announced[2])
+    append(table, row)
+    yield Notice(f"{pair.name}, auto, seed {seed}: IoU {mine['iou']:.3f}. {why}")
 
 
 def known_scores(run: Path, records: Sequence[Record], pair: Pair) -> dict[str, dict[str, float]]:

@@ -26,7 +26,7 @@ class Profile:
 
 
 PROFILES = {
-    "cpu": Profile(source=900, adapt=240, bound=600, features=32, patch=192, every=60),
+    "cpu": Profile(source=1200, adapt=240, bound=900, features=16, patch=192, every=60),
     "gpu": Profile(source=6000, adapt=3000, bound=6000, features=32, patch=256, every=300),
     "tiny": Profile(source=6, adapt=4, bound=6, features=4, patch=32, every=2),
 }
@@ -38,6 +38,7 @@ def _entry(name: str, method: str = "", match: float = 0.5, **options: Any) -> E
 
 _ENTRIES = (
     *DEFAULT_PORTFOLIO,
+    _entry("mean_teacher"),
     _entry("histogram", "supervised", 1.0),
     _entry("fda", match=0),
     _entry("mmd"),
@@ -48,6 +49,7 @@ _ENTRIES = (
     _entry("adversarial"),
     _entry("conditional"),
     _entry("entropy"),
+    _entry("pseudo_labels"),
     _entry("source_free", match=0),
     _entry("coral_mean_teacher", "combined", parts=[{"name": "coral"}, {"name": "mean_teacher"}]),
 )

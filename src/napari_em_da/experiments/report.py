@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from napari_em_da.errors import DataError
 from napari_em_da.experiments.correlation import Rho, correlations, section, shown
-from napari_em_da.experiments.results import Gap, Group, Result, place, summarise
+from napari_em_da.experiments.results import EXPECTED, Gap, Group, Result, place, summarise
 from napari_em_da.experiments.rows import AUTO, SUPERVISED, read_table
 from napari_em_da.selection.ranking import SOURCE_ONLY
 from napari_em_da.training.checkpoint import write_text
@@ -80,7 +80,12 @@ def _gap_sentence(results: Mapping[str, Result]) -> str:
         reason = f"{', '.join(f'`{n}`' for n in missing)} not measured" if missing else "no seed has all three rows"
         return f"Share of the gap that `auto` recovers: not known ({reason})."
     text = str(gap)
-    return f"{text[0].upper() + text[1:]} ({_count(gap.seeds, 'seed')})."
+    return f"{text[0].upper() + text[1:]} ({_count(gap.seeds, 'seed')}).{_announced(results[AUTO])}"
+
+
+def _announced(auto: Result) -> str:
+    value, low, high = (shown(auto.mean(column), ".2f") for column in EXPECTED)
+    return f" Without labels it announced {value} ({low} to {high}), as the mean over all classes." if value else ""
 
 
 def _overall(groups: Mapping[Group, Mapping[str, Result]]) -> Iterator[tuple[str, str]]:

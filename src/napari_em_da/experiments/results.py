@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from statistics import fmean, stdev
 
 from napari_em_da.errors import DataError
@@ -13,7 +13,8 @@ from napari_em_da.experiments.rows import AUTO, SUPERVISED, Row
 from napari_em_da.selection.ranking import SOURCE_ONLY
 
 _ORDER = (SOURCE_ONLY, *METHODS, "", AUTO, SUPERVISED)  # "": methods that the grid does not know
-_NUMBERS = ("iou", "dice", "step_cost_ratio", "seconds", "oracle_iou")
+EXPECTED = ("expected_iou", "expected_low", "expected_high")
+_NUMBERS = ("iou", "dice", "step_cost_ratio", "seconds", "oracle_iou", *EXPECTED)
 
 Group = tuple[str, str]  # pair and profile: budgets differ between profiles, so their rows do not mix
 
@@ -55,7 +56,7 @@ def summarise(rows: Sequence[Mapping[str, str]]) -> dict[Group, dict[str, Result
     """
     found: dict[Group, dict[str, dict[int, Mapping[str, str]]]] = {}
     for line, row in enumerate(rows, start=2):
-        missing = [field.name for field in fields(Row) if row.get(field.name) is None]
+        missing = [f.name for f in fields(Row) if f.default is MISSING and row.get(f.name) is None]
         if missing:
             raise DataError(f"Line {line} of the table has no {', '.join(missing)}; is it a table of the benchmark?")
         by_method = found.setdefault((row["pair"], row["profile"]), {})
@@ -76,7 +77,7 @@ def _result(method: str, by_seed: Mapping[int, Mapping[str, str]]) -> Result:
 
 def _number(row: Mapping[str, str], column: str, line: int = 0) -> float:
     try:
-        return float(row[column] or "nan")
+        return float(row.get(column) or "nan")
     except ValueError:
         raise DataError(f"Line {line} of the table has {row[column]!r} for {column}, which is no number.") from None
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -22,8 +23,11 @@ from napari_em_da.training import checkpoint
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.workflows.expected import expected
 from napari_em_da.workflows.judging import REPORT, Record, adopt, decide, read_records
+from napari_em_da.workflows.plan import open_image
+from napari_em_da.workflows.rounds import learn
+from napari_em_da.workflows.scale import in_plane
 from napari_em_da.workflows.source_record import REFERENCE
-from napari_em_da.workflows.train import full, train
+from napari_em_da.workflows.train import full
 
 AUTO = "auto"
 PORTFOLIO = "portfolio"
@@ -35,15 +39,28 @@ class Entry(Config):
     name: str = Field(description="Name in the report, and of its folder")
     method: MethodConfig = Field(description="Method and its options")
     augment: dict[str, Any] = Field(default_factory=dict, description="Augmentation of this adaptation")
-    pixel_factor: Positive = Field(1.0, description="Working pixel, a multiple of pixel_nm or else of the run's")
+    pixel_factor: Positive = Field(1.0, description="Working pixel, a multiple of pixel_nm or else of the target's own")
+    start: Literal["source", "best"] = Field(
+        "source", description="Start from the source model, or from the best of the adaptations before, at its pixel"
+    )
 
 
-COARSE = {"match_target": 0.5, "blur_px": 3.0, "noise": 0.1}
+MATCHED = {
+    "scale": (0.7, 1.4),
+    "rotate_deg": 180,
+    "photometric": 0.6,
+    "contrast": (0.6, 1.5),
+    "gamma": (0.6, 1.7),
+    "blur_px": 1.5,
+    "noise": 0.08,
+    "match_target": 0.5,
+}
+TEACHER = {"statistics": "shared", "clean_statistics": False, "prior_factor": 3}
 DEFAULT_PORTFOLIO = (
     Entry(name="adabn", method=MethodConfig(name="adabn")),
-    Entry(name="mean_teacher", method=MethodConfig(name="mean_teacher"), augment={"match_target": 0.5}),
-    Entry(name="coarse", method=MethodConfig(name="supervised"), augment=COARSE, pixel_factor=1.6),
-    Entry(name="coarse_mean_teacher", method=MethodConfig(name="mean_teacher"), augment=COARSE, pixel_factor=1.6),
+    Entry(name="matched", method=MethodConfig(name="supervised"), augment=MATCHED),
+    Entry(name="matched_coarse", method=MethodConfig(name="supervised"), augment=MATCHED, pixel_factor=1.3),
+    Entry(name="teacher", method=MethodConfig(name="mean_teacher", options=TEACHER), augment=MATCHED, start="best"),
 )
 
 
@@ -103,9 +120,10 @@ def auto(config: AdaptConfig, *, resume: bool = False) -> Job:
             break
         given = config.augment.model_dump(include=config.augment.model_fields_set)
         augment = parse(AugmentConfig, {**entry.augment, **given})  # what the user set wins
-        sampling = at_pixel(config, entry.pixel_factor)
+        base, sampling = starting_point(entry, config, runs, options.criteria)
         single = config.model_copy(
             update={
+                "run": base,
                 "out": out / PORTFOLIO / entry.name,
                 "method": entry.method,
                 "augment": augment,
@@ -115,7 +133,7 @@ def auto(config: AdaptConfig, *, resume: bool = False) -> Job:
         folder = RunFolder(out / PORTFOLIO / entry.name)
         if not (finished(folder) and resume):
             try:
-                yield from forward(train(expand(single), resume=resume and (folder.path / "config.yaml").is_file()))
+                yield from forward(learn(expand(single), resume=resume and (folder.path / "config.yaml").is_file()))
             except JobFailed as error:  # one that diverges must not take the others with it
                 yield Notice(f"{entry.name} failed and is left out: {error}", "warning")
                 continue
@@ -135,19 +153,42 @@ def auto(config: AdaptConfig, *, resume: bool = False) -> Job:
     yield Finished(AutoResult(out, record.name, record.step, why, warning, count, seconds, estimate))
 
 
-def at_pixel(config: AdaptConfig, factor: float) -> SamplingConfig:
-    """Return the sampling at a coarser or finer working pixel; unchanged where no pixel size is known.
+def starting_point(
+    entry: Entry, config: AdaptConfig, runs: Sequence[RunFolder], criteria: tuple[str, ...]
+) -> tuple[Path, SamplingConfig]:
+    """Return the run that an entry starts from, and the sampling at its working pixel.
 
-    Coarser pixels show a network more of the surroundings and less of the noise and texture that differ between
-    microscopes; the source model's weights are what it starts from.
+    The best of the adaptations so far is chosen as the best of all is, without target labels; where that is the source
+    model, or none has finished, the entry starts from the source model.
     """
-    own = config.sampling.pixel_nm or RunFolder.open(full(config.run)).info().get("pixel_nm")
-    if factor == 1 or own is None:
+    if entry.start == "best" and runs:
+        chosen, _, _ = decide(gather(runs), criteria)
+        for run in runs:
+            if run.path.name == chosen.name:
+                pixel = run.config().sampling.pixel_nm
+                sampling = config.sampling if pixel is None else with_pixel(config, pixel)
+                return run.path, sampling
+    return config.run, at_pixel(config, entry.pixel_factor)
+
+
+def at_pixel(config: AdaptConfig, factor: float) -> SamplingConfig:
+    """Return the sampling at a multiple of the pixel that the other entries work at; unchanged where none is known.
+
+    That is the configured one, else the target's own. Coarser pixels show a network more of the surroundings and less
+    of the noise and texture that differ between microscopes; the source model's weights are what it starts from.
+    """
+    sizes = [in_plane(open_image(item).voxel_nm) for item in config.target]
+    trained = RunFolder.open(full(config.run)).info().get("pixel_nm")  # None: the source's own size is unknown
+    own = config.sampling.pixel_nm or (trained and sizes[0])
+    if factor == 1 or own is None or None in sizes:
         return config.sampling
-    return parse(
-        SamplingConfig,
-        {**config.sampling.model_dump(include=config.sampling.model_fields_set), "pixel_nm": own * factor},
-    )
+    return with_pixel(config, own * factor)
+
+
+def with_pixel(config: AdaptConfig, pixel_nm: float) -> SamplingConfig:
+    """Return the sampling at another working pixel; what the user set stays set."""
+    given = config.sampling.model_dump(include=config.sampling.model_fields_set)
+    return parse(SamplingConfig, {**given, "pixel_nm": pixel_nm})
 
 
 def check(options: AutoOptions) -> None:
@@ -177,11 +218,11 @@ def settle(out: Path, runs: list[RunFolder], criteria: tuple[str, ...]) -> tuple
     return record, choice.why, choice.warning, len(records)
 
 
-def gather(runs: list[RunFolder]) -> list[Record]:
-    """Return the candidates of several adaptations of one source model, the source model itself once."""
+def gather(runs: Sequence[RunFolder]) -> list[Record]:
+    """Return the candidates of several adaptations, each network once: what a run starts from is known from others."""
     found: list[Record] = []
     for run in runs:
-        found += [r for r in read_records(run) if r.name != SOURCE_ONLY or all(f.name != SOURCE_ONLY for f in found)]
+        found += [r for r in read_records(run) if r.step or all(f.name != SOURCE_ONLY for f in found)]
     return found
 
 
@@ -191,4 +232,4 @@ def finished(folder: RunFolder) -> bool:
     return path.is_file() and bool(json.loads(path.read_text(encoding="utf-8")).get("finished"))
 
 
-__all__ = ["AUTO", "COARSE", "DEFAULT_PORTFOLIO", "AutoOptions", "AutoResult", "Entry", "auto", "gather"]
+__all__ = ["AUTO", "DEFAULT_PORTFOLIO", "MATCHED", "TEACHER", "AutoOptions", "AutoResult", "Entry", "auto", "gather"]

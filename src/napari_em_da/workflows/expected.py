@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from napari_em_da.augment.intensity import Limits, bend, blur
+from napari_em_da.config import parse
 from napari_em_da.errors import EmDaError
 from napari_em_da.events import Event, Progress
 from napari_em_da.metrics.overlap import confusion_matrix
@@ -127,9 +128,10 @@ def expected(
 
     Notes
     -----
-    An adapted network holds batch-norm statistics of the target, which fit no shifted source window. Before each
-    shift is predicted they are measured anew on its windows, as adaptation does on the target; the weights stay as
-    they are. The source model keeps its own, for it meets the target with them.
+    A network that was given the target's own batch-norm statistics fits no shifted source window with them. Before
+    each shift is predicted they are measured anew on its windows, as adaptation does on the target; the weights stay
+    as they are. The source model keeps its own, for it meets the target with them, and so does a network that learned
+    one set for both domains.
     """
     try:
         plan = make_plan(folder.config())
@@ -142,12 +144,18 @@ def expected(
             samples,
             reference(plan, samples[0].image.shape),
             criterion=criterion,
-            renew=None if record.name == SOURCE_ONLY else network,
+            renew=network if record.name != SOURCE_ONLY and of_the_target(plan) else None,
         )
     except EmDaError as error:  # the choice stands without it
         return None, f"No IoU can be expected: {error}"
     score = record.scores.get(criterion, float("nan"))
     return Expected(*map(float, calibration.predict(score))), calibration.sentence(score)
+
+
+def of_the_target(plan: Plan) -> bool:
+    """Return whether a method's network holds batch-norm statistics of the target alone."""
+    options = parse(plan.method.options_type, plan.config.method.options)
+    return plan.method.streams == ("target",) or getattr(options, "statistics", "shared") == "per_domain"
 
 
 def calibrate(
@@ -232,6 +240,7 @@ def held_out(plan: Plan, count: int = WINDOWS) -> list[Sample]:
         "seed": config.training.seed,
         "stream": "validation",
         "pixel_nm": plan.pixel_nm,
+        "section_nm": plan.section_nm,
         "classes": len(config.classes) + 1,
         "margin_px": plan.network.margin_px,
         "memory_bytes": 0,
