@@ -161,6 +161,9 @@ class TrainConfig(Config):
     )
     ignore_label: int | None = Field(None, description="Label value that is not annotated")
     init: Path | None = Field(None, description="Run folder whose network to start from")
+    init_head: Literal["by_class", "new"] = Field(
+        "by_class", description="Of its classification layer: what stands for classes of the same names, or nothing"
+    )
     network: NetworkConfig = NetworkConfig()
     method: MethodConfig = MethodConfig()
     loss: LossConfig = LossConfig()
@@ -207,6 +210,32 @@ class FinetuneConfig(Config):
     augment: AugmentConfig = AugmentConfig()
     sampling: SamplingConfig = SamplingConfig()
     training: TrainingConfig = TrainingConfig()
+
+
+class CorrectConfig(Config):
+    """Learn from corrections painted on a volume that a run segmented; what is not set here comes from that run."""
+
+    run: Path = Field(description="Run folder that segmented the volume, or the last round of corrections")
+    image: Path = Field(description="File or folder of sections")
+    corrections: Path = Field(description="Label volume of its shape: the run's label values where painted")
+    out: Path | None = Field(None, description="Run folder to create; the next rounds/round-N of the run if absent")
+    ignore_label: int = Field(255, description="Value of the corrections where nothing is painted")
+    voxel_nm: VoxelSize | None = Field(None, description="Voxel size z,y,x in nm; as the run knew it if absent")
+    seconds: Positive = Field(8.0, description="Length of the round, the prediction of the view included")
+    steps: Count | None = Field(None, description="Steps to do, however long they take, instead of the seconds")
+    view: tuple[int, int, int, Count] | None = Field(
+        None, description="Section, y, x and size of the window to predict; 512 pixels around the paint if absent"
+    )
+    batch: Count = Field(4, description="Windows per step, replayed ones included")
+    replay: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="Share of windows from the run's source")
+    recency: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="How often a round's paint is drawn, compared with that of the round after it"
+    )
+    keep: NonNegative = Field(0.1, description="Weight of the start's own predictions where nothing is painted")
+    learning_rate: Positive | None = Field(None, description="A third of the run's if absent; between rounds the same")
+    seed: Annotated[int, Field(ge=0)] | None = Field(None, description="Seed of everything random; the run's if absent")
+    precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 where the machine computes it")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
 
 
 class SegmentConfig(Config):

@@ -34,16 +34,20 @@ PLAIN = FractionRow(PAIR, "finetune", 0, 0.15, 3, 0.5, 0.6, 60.0, "cpu")
 
 @pytest.fixture(scope="module")
 def data(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The benchmark's folders with phantoms; as in the real ones, mitochondria are 2 in EPFL and 3 in VNC."""
+    """The benchmark's folders with phantoms; mitochondria and membranes are 2 and 1 in EPFL, 3 and 1 in VNC."""
     root = tmp_path_factory.mktemp("data")
     for folder in ("epfl_hippocampus", "vnc_sstem"):
         (root / folder).mkdir()
     a, labels = (Volume.open(tiny / name) for name in ("A.tif", "A-labels.tif"))
+    shapes = labels.read()
+    shapes[:, :3, :], shapes[:, -3:, :] = 1, 5  # the other structures of EPFL's annotation
+    labels = Volume.from_array(shapes, voxel_nm=labels.voxel_nm)
     for part in ("", "_sparse", "_test"):
         a.save(root / "epfl_hippocampus" / f"image{part}.tif")
         labels.save(root / "epfl_hippocampus" / f"labels{part}.tif")
     Volume.open(tiny / "B.tif").save(root / "vnc_sstem" / "image.tif")
     values = Volume.open(tiny / "B-labels.tif").read()
+    values[:, :3, :] = 1
     Volume.from_array(np.where(values == 2, 3, values).astype(np.uint8)).save(root / "vnc_sstem" / "labels.tif")
     return root
 
@@ -97,7 +101,8 @@ def test_runs_are_what_the_protocol_says(work: Path) -> None:
     )
     assert tuned.training.learning_rate == pytest.approx(source.training.learning_rate / 10)
     assert scratch.training.learning_rate == source.training.learning_rate
-    assert tuned.classes == scratch.classes == {"mito": (3,)} and source.classes == {"mito": (2,)}
+    assert tuned.classes == scratch.classes == {"mito": (3,), "membrane": (1,)}
+    assert source.classes == {"mito": (2,), "membrane": (1,), "vesicles": (5,)}
     assert tuned.augment == SOURCE_AUGMENT == scratch.augment
     assert tuned.target == () and tuned.source[0].fraction == scratch.source[0].fraction == 0.3
     info = [RunFolder(home / "fractions" / f"{name}-0.3").info()["source"][0] for name in ("finetune", "target_only")]

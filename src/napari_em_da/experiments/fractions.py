@@ -167,7 +167,7 @@ def finetune_config(lot: Lot, start: Path, run: Path, fraction: float) -> Finetu
         run=start,
         source=(lot.labels(fraction),),
         out=run,
-        classes=lot.pair.target_classes,
+        classes=lot.pair.bound_classes,
         augment=AugmentConfig(**own.augment.model_dump()),  # every field is set, so that none comes from the start
         training=TrainingConfig(**{**own.training.model_dump(), **changes}),
     )

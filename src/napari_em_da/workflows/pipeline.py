@@ -113,7 +113,7 @@ def s0_template() -> dict[str, Any]:
                 "weights": {"kind": "entropy"},
                 "training": {"steps": 12000},
             },
-            "M2": {"init": "M1", "weights": distance, "training": {"steps": 2000}},
+            "M2": {"init": "M1", "init_head": "new", "weights": distance, "training": {"steps": 2000}},
             "M3": {
                 "init": "M2",
                 "weights": distance,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -221,12 +221,15 @@ def build_network(config: TrainConfig) -> tuple[SegmentationNet, dict[str, Any]]
         network = MODELS[config.network.name].create(1, len(config.classes) + 1, config.network.options)
     if config.init is not None:
         folder = RunFolder.open(config.init)
-        start_from(network, folder, keep_head=list(folder.config().classes) == list(config.classes))
+        start_from(network, folder, list(config.classes) if config.init_head == "by_class" else ())
     return network, info
 
 
-def start_from(network: SegmentationNet, folder: RunFolder, *, keep_head: bool) -> None:
-    """Load another run's weights; its classification layer only where the classes are the same."""
+def start_from(network: SegmentationNet, folder: RunFolder, classes: Sequence[str]) -> None:
+    """Load another run's weights; of its classification layer what stands for classes of the same names.
+
+    A class that the other run does not know starts from its own random weights.
+    """
     other = folder.network()
     own, weights = network.state_dict(), other.state_dict()
     missing = [name for name in own if name not in weights]
@@ -239,8 +242,16 @@ def start_from(network: SegmentationNet, folder: RunFolder, *, keep_head: bool) 
             f"The network of {folder.path} has other layers ({(missing + different)[0]!r} does not fit); "
             "start from a run with the same network and options."
         )
-    if not keep_head or any(own[name].shape != weights[name].shape for name in head):
-        weights = {name: t for name, t in weights.items() if name not in head}
+    before, now = ["background", *folder.config().classes], ["background", *classes]
+    known = [name for name in now if name in before]
+    ours, theirs = [now.index(name) for name in known], [before.index(name) for name in known]
+    for name in head:
+        if len(known) == 1 or own[name].shape[1:] != weights[name].shape[1:]:
+            del weights[name]  # background alone means something else among other classes
+            continue
+        rows = own[name].clone()
+        rows[ours] = weights[name][theirs]
+        weights[name] = rows
     network.load_state_dict(weights, strict=False)
 
 
