@@ -148,7 +148,7 @@ def test_a_named_adaptation_is_trained_and_its_choice_is_the_start(data: Path, w
 
 
 def test_auto_starts_from_the_best_of_the_portfolio(data: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    two = [entry for entry in DEFAULT_PORTFOLIO if entry.name in ("adabn", "matched_coarse")]
+    two = [entry for entry in DEFAULT_PORTFOLIO if entry.name in ("adabn", "coarse")]
     monkeypatch.setattr(fractions, "DEFAULT_PORTFOLIO", two)
     em.run(grid(data, work, profile="tiny", pairs=[PAIR], methods=["auto"], fractions=(0.3,)))
     runs = [RunFolder(work / HOME / entry.name) for entry in two]
@@ -156,7 +156,7 @@ def test_auto_starts_from_the_best_of_the_portfolio(data: Path, work: Path, monk
     start = work / HOME / "fractions" / "auto-start"
     assert RunFolder(start).best.read_bytes() == chosen.weights.read_bytes()
     # the network knows the pixel size of the adaptation that it comes from
-    pixel = 13 if chosen.name == "matched_coarse" else 10
+    pixel = 13 if chosen.name == "coarse" else 10
     assert RunFolder(work / HOME / "fractions" / "auto-0.3").info()["pixel_nm"] == pytest.approx(pixel)
     # where they are trained, they take part without being named
     notices = list(grid(data, work, profile="tiny", pairs=[PAIR], fractions=(0.3,)))

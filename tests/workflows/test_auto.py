@@ -14,10 +14,11 @@ from napari_em_da import cli
 from napari_em_da.config import AdaptConfig, AdaptTrainingConfig, MethodConfig, SamplingConfig, TrainConfig
 from napari_em_da.errors import ConfigError
 from napari_em_da.events import Notice
+from napari_em_da.selection.guards import Guards
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.volume import Volume
-from napari_em_da.workflows.auto import gather
-from napari_em_da.workflows.judging import decide, read_records
+from napari_em_da.workflows.auto import Entry, starting_point
+from napari_em_da.workflows.judging import candidates, read_records
 
 SAMPLING = SamplingConfig(patch_px=(1, 32, 32), batch=2, validation_patches=4, selection_patches=6)
 STEPS: dict[str, Any] = {"steps": 4, "validate_every": 2, "checkpoint_every": 4, "device": "cpu", "precision": "fp32"}
@@ -121,21 +122,31 @@ def test_the_command_line_offers_auto(capsys: pytest.CaptureFixture[str]) -> Non
     assert "auto" in capsys.readouterr().out
 
 
-def test_an_entry_can_start_from_the_best_before_it(source: Path, tiny: Path, tmp_path: Path) -> None:
-    later = {"name": "later", "method": {"name": "mean_teacher"}, "start": "best"}
+def test_an_entry_can_start_from_one_before(source: Path, tiny: Path, tmp_path: Path) -> None:
+    later = {"name": "later", "method": {"name": "mean_teacher"}, "start": "aligned"}
     coarse = {**PORTFOLIO[1], "pixel_factor": 2.0}
     config = job(source, tiny / "B.tif", tmp_path / "auto", portfolio=[PORTFOLIO[0], coarse, later])
     result = em.run(em.adapt(config))
     assert result.candidates == 7  # what "later" starts from is known already
     home = tmp_path / "auto" / "portfolio"
-    before = [RunFolder(home / name) for name in ("statistics", "aligned")]
-    chosen, _, _ = decide(gather(before))
-    start = source if chosen.name == "source_only" else home / chosen.name
-    trained = RunFolder(home / "later")
-    assert trained.config().init == start
-    same_pixel = RunFolder(home / chosen.name) if chosen.name != "source_only" else before[0]
-    assert trained.info()["pixel_nm"] == same_pixel.info()["pixel_nm"]
-    first = next(r for r in read_records(trained) if r.step == 0)
-    assert load_file(first.weights).keys() == load_file(chosen.weights).keys()
-    for name, tensor in load_file(chosen.weights).items():
-        assert (load_file(first.weights)[name] == tensor).all(), name
+    before, trained = RunFolder(home / "aligned"), RunFolder(home / "later")
+    passing = [c.step for c in candidates(read_records(before), Guards()) if not c.refused and c.step]
+    assert trained.config().init == (home / "later-start" if passing else source)
+    if passing:
+        weights = load_file(home / "aligned" / "candidates" / f"{max(passing):06d}.safetensors")
+        first = load_file(home / "later" / "candidates" / "000000.safetensors")
+        assert weights.keys() == first.keys()
+        assert all((first[name] == tensor).all() for name, tensor in weights.items())
+        assert trained.info()["pixel_nm"] == before.info()["pixel_nm"]
+    for start in ("later", "aligned", "nowhere"):
+        odd = [{**later, "start": start}, coarse]
+        with pytest.raises(ConfigError, match="Unknown start"):
+            em.run(em.adapt(job(source, tiny / "B.tif", tmp_path / "x", portfolio=odd)))
+
+
+def test_where_nothing_passes_the_entry_starts_from_the_source(source: Path, tiny: Path, tmp_path: Path) -> None:
+    config = job(source, tiny / "B.tif", tmp_path / "auto")
+    entry = Entry(name="later", method=MethodConfig(name="mean_teacher"), start="aligned")
+    run, sampling = starting_point(entry, config, [], tmp_path)
+    assert run == source and sampling == config.sampling
+    assert not (tmp_path / "later-start").exists()

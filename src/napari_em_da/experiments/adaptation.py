@@ -35,7 +35,7 @@ from napari_em_da.selection.ranking import SOURCE_ONLY
 from napari_em_da.training.checkpoint import write_text
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.workflows.adapt import adapt
-from napari_em_da.workflows.auto import DEFAULT_PORTFOLIO, Entry, finished, gather, settle, starting_point
+from napari_em_da.workflows.auto import DEFAULT_PORTFOLIO, SOURCE, Entry, finished, gather, settle, starting_point
 from napari_em_da.workflows.evaluate import evaluate
 from napari_em_da.workflows.expected import expected
 from napari_em_da.workflows.judging import Record, decide, read_records
@@ -166,7 +166,7 @@ def _row(pair: Pair, method: str, home: Path, source: Path, budget: Profile, see
     mine = truth[str(chosen.step)]
     seconds = result.get("seconds", time.perf_counter() - started)
     ratio = step_cost(run)
-    place = f"{chosen.name if chosen.step or METHODS[method].start == 'source' else 'its start'}, step {chosen.step}"
+    place = f"{chosen.name if chosen.step or METHODS[method].start == SOURCE else 'its start'}, step {chosen.step}"
     oracle = (truth[str(best.step)]["iou"], f"step {best.step}", len(records))
     return Row(pair.name, method, seed, mine["iou"], mine["dice"], place, ratio, seconds, *oracle, profile)
 
@@ -194,12 +194,11 @@ def adapt_config(pair: Pair, method: str, source: Path, run: Path, budget: Profi
 
 
 def from_start(config: AdaptConfig, entry: Entry, home: Path) -> AdaptConfig:
-    """Return the adaptation with the start that its entry asks for, among the portfolio's runs in ``home``."""
-    if entry.start == "source":
+    """Return the adaptation with the start that its entry asks for, among the runs in ``home``."""
+    if entry.start == SOURCE:
         return config
-    names = [other.name for other in DEFAULT_PORTFOLIO]
-    before = [RunFolder(home / name) for name in names[: names.index(entry.name)]]
-    base, sampling = starting_point(entry, config, [run for run in before if finished(run)], DEFAULT_CRITERIA)
+    runs = [RunFolder(home / entry.start)] if finished(RunFolder(home / entry.start)) else []
+    base, sampling = starting_point(entry, config, runs, home)
     return config.model_copy(update={"run": base, "sampling": sampling})
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from napari_em_da.config import AugmentConfig, MethodConfig
-from napari_em_da.workflows.auto import DEFAULT_PORTFOLIO, Entry
+from napari_em_da.workflows.auto import DEFAULT_PORTFOLIO, MATCHED, Entry
 
 SOURCE_AUGMENT = AugmentConfig(
     scale=(0.75, 1.35), rotate_deg=180, elastic=0.2, photometric=0.6, contrast=(0.6, 1.5), gamma=(0.6, 1.7), blur_px=1.5
@@ -38,6 +38,7 @@ def _entry(name: str, method: str = "", match: float = 0.5, **options: Any) -> E
 
 _ENTRIES = (
     *DEFAULT_PORTFOLIO,
+    Entry(name="matched", method=MethodConfig(name="supervised"), augment=MATCHED),
     _entry("mean_teacher"),
     _entry("histogram", "supervised", 1.0),
     _entry("fda", match=0),
