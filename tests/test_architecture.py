@@ -25,9 +25,9 @@ LAYERS = (
     ("errors", "events", "jobs", "catalog", "config", "volume"),
     ("io", "synthetic", "_tissue", "sample", "weights", "postprocess", "metrics", "measurements", "proofreading"),
     ("device", "models", "losses", "augment", "sampling"),
-    ("methods", "training", "inference", "selection"),
+    ("methods", "training", "inference", "selection", "suggestions"),
     ("workflows", "experiments"),
-    ("cli", "info", "layers", "_napari"),
+    ("cli", "info", "copying", "layers", "project", "_napari"),
 )
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 # A volume opens and saves itself; it finds the readers and writers by name, when it is asked to.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         AdaptTrainingConfig,
         AugmentConfig,
         ChainConfig,
+        CorrectConfig,
         EvaluateConfig,
         FinetuneConfig,
         ImageConfig,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from napari_em_da.weights import weight_map
     from napari_em_da.workflows import (
         adapt,
+        correct,
         evaluate,
         finetune,
         measure,
@@ -60,9 +62,9 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "config": (
-        "AdaptConfig AdaptTrainingConfig AugmentConfig ChainConfig EvaluateConfig FinetuneConfig ImageConfig "
-        "LabelledConfig LossConfig MeasureConfig MethodConfig NetworkConfig PostprocessConfig SamplingConfig "
-        "ScoringConfig SegmentConfig StepConfig TrainConfig TrainingConfig TuneConfig WeightConfig"
+        "AdaptConfig AdaptTrainingConfig AugmentConfig ChainConfig CorrectConfig EvaluateConfig FinetuneConfig "
+        "ImageConfig LabelledConfig LossConfig MeasureConfig MethodConfig NetworkConfig PostprocessConfig "
+        "SamplingConfig ScoringConfig SegmentConfig StepConfig TrainConfig TrainingConfig TuneConfig WeightConfig"
     ),
     "errors": "ConfigError DataError EmDaError JobFailed ResourceError",
     "events": "Finished Metric Notice Preview Progress Saved",
@@ -73,7 +75,7 @@ _PUBLIC = {
     "synthetic": "phantom",
     "volume": "Volume",
     "weights": "weight_map",
-    "workflows": "adapt evaluate finetune measure pipeline replay run_chain segment train tune",
+    "workflows": "adapt correct evaluate finetune measure pipeline replay run_chain segment train tune",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 
@@ -83,6 +85,7 @@ __all__ = [
     "AugmentConfig",
     "ChainConfig",
     "ConfigError",
+    "CorrectConfig",
     "DataError",
     "EmDaError",
     "EvaluateConfig",
@@ -115,6 +118,7 @@ __all__ = [
     "__version__",
     "adapt",
     "apply_chain",
+    "correct",
     "evaluate",
     "evaluate_arrays",
     "finetune",

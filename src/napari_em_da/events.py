@@ -30,12 +30,16 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A small array worth showing: ``image`` (Y, X) float32, or ``labels`` (Y, X) uint8."""
+    """A small array worth showing: ``image`` (Y, X) float32, or ``labels`` (Y, X) uint8.
+
+    ``origin`` is the voxel (z, y, x) of its first pixel, where it has the volume's own pixels and place.
+    """
 
     name: str
     kind: Literal["image", "labels"]
     data: npt.NDArray[Any] = field(repr=False)
     step: int = 0
+    origin: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cyclopts import CycloptsError
 
-from napari_em_da.cli import analysis, finetuning, learning
+from napari_em_da.cli import analysis, correcting, finetuning, learning
 from napari_em_da.cli.app import app
 from napari_em_da.cli.output import fail
 from napari_em_da.config import Config, describe
@@ -43,4 +43,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-__all__ = ["analysis", "app", "finetuning", "learning", "main"]
+__all__ = ["analysis", "app", "correcting", "finetuning", "learning", "main"]

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from napari_em_da.cli import configs
 from napari_em_da.cli.app import app
 from napari_em_da.cli.output import finish
 from napari_em_da.cli.values import (
@@ -21,15 +22,7 @@ from napari_em_da.cli.values import (
     WeightName,
     options,
 )
-from napari_em_da.config import (
-    EvaluateConfig,
-    MeasureConfig,
-    PostprocessConfig,
-    ScoringConfig,
-    SegmentConfig,
-    TuneConfig,
-    parse,
-)
+from napari_em_da.config import ScoringConfig
 from napari_em_da.errors import ConfigError
 
 
@@ -137,10 +130,10 @@ def segment(
     as_json
         Print JSON for machines.
     """
+    given = locals()
     from napari_em_da.workflows.segment import segment as job
 
-    given = {k: v for k, v in locals().items() if k in SegmentConfig.model_fields}
-    finish(job(parse(SegmentConfig, given)), as_json)
+    finish(job(configs.segment(given)), as_json)
 
 
 @app.command
@@ -186,10 +179,10 @@ def evaluate(
     as_json
         Print JSON for machines.
     """
+    given = locals()
     from napari_em_da.workflows.evaluate import evaluate as job
 
-    given = {k: v for k, v in locals().items() if k in EvaluateConfig.model_fields}
-    finish(job(parse(EvaluateConfig, given)), as_json)
+    finish(job(configs.evaluate(given)), as_json)
 
 
 @app.command
@@ -231,22 +224,13 @@ def postprocess(
     as_json
         Print JSON for machines.
     """
+    given = locals()
     from napari_em_da.workflows.postprocess import read_chain
     from napari_em_da.workflows.postprocess import run_chain as job
 
     if (chain is None) == (run is None):
         raise ConfigError("Give either --chain, a YAML file, or --run, a run folder that has a chain.yaml.")
-    config = PostprocessConfig(
-        input=volume,
-        chain=read_chain(chain or run or Path()),
-        output=output,
-        holds=holds,
-        labelled=labelled,
-        voxel_nm=voxel_nm,
-        in_memory_gib=in_memory_gib,
-        overwrite=overwrite,
-    )
-    finish(job(config), as_json)
+    finish(job(configs.postprocess({**given, "chain": read_chain(chain or run or Path())})), as_json)
 
 
 @app.command
@@ -298,11 +282,11 @@ def tune(
     as_json
         Print JSON for machines.
     """
+    given = locals()
     from napari_em_da.workflows.postprocess import read_chain
     from napari_em_da.workflows.tune import tune as job
 
-    given = {k: v for k, v in locals().items() if k in TuneConfig.model_fields}
-    finish(job(parse(TuneConfig, {**given, "input": volume, "chain": read_chain(chain)})), as_json)
+    finish(job(configs.tune({**given, "chain": read_chain(chain)})), as_json)
 
 
 @app.command
@@ -338,7 +322,7 @@ def measure(
     as_json
         Print JSON for machines.
     """
+    given = locals()
     from napari_em_da.workflows.measure import measure as job
 
-    given = {k: v for k, v in locals().items() if k in MeasureConfig.model_fields}
-    finish(job(parse(MeasureConfig, given)), as_json)
+    finish(job(configs.measure(given)), as_json)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from napari_em_da.cli import configs
 from napari_em_da.cli.app import app
-from napari_em_da.cli.learning import labelled
 from napari_em_da.cli.output import finish
 from napari_em_da.cli.values import Classes, Json, Voxel
-from napari_em_da.config import AugmentConfig, FinetuneConfig, SamplingConfig, TrainingConfig, parse
+from napari_em_da.config import AugmentConfig, SamplingConfig, TrainingConfig
 
 
 @app.command
 def finetune(
     *volumes: Path,
-    run: Path,
-    out: Path,
+    run: Path | None = None,
+    out: Path | None = None,
     classes: Classes = None,
     voxel_nm: Voxel = None,
     ignore_label: int | None = None,
@@ -24,6 +24,7 @@ def finetune(
     augment: AugmentConfig = AugmentConfig(),
     sampling: SamplingConfig = SamplingConfig(),
     training: TrainingConfig = TrainingConfig(),
+    config: Path | None = None,
     as_json: Json = False,
 ) -> None:
     """Train a run, adapted or not, on with a few labels of the volumes that it shall segment.
@@ -49,23 +50,12 @@ def finetune(
         Share of the annotated sections whose labels are used, chosen by training.seed; a larger share holds a smaller.
     resume
         Go on with the stopped run in ``out``; give the same options again.
+    config
+        A YAML file with a whole job, instead of the options.
     as_json
         Print JSON for machines.
     """
+    given = locals()
     from napari_em_da.workflows.finetune import finetune as job
 
-    given = {} if ignore_label is None else {"ignore_label": ignore_label}
-    config = parse(
-        FinetuneConfig,
-        {
-            "run": run,
-            "source": labelled(volumes, voxel_nm, label_fraction),
-            "out": out,
-            "classes": classes,
-            "augment": augment,
-            "sampling": sampling,
-            "training": training,
-            **given,
-        },
-    )
-    finish(job(config, resume=resume), as_json)
+    finish(job(configs.finetune(given), resume=resume), as_json)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from napari_em_da.cli import configs
 from napari_em_da.cli.app import app
 from napari_em_da.cli.output import display_found, finish
 from napari_em_da.cli.values import (
@@ -16,23 +16,14 @@ from napari_em_da.cli.values import (
     NetworkName,
     Settings,
     Voxel,
-    options,
-    read_yaml,
 )
 from napari_em_da.config import (
-    AdaptConfig,
     AdaptTrainingConfig,
     AugmentConfig,
-    ImageConfig,
-    LabelledConfig,
     LossConfig,
-    MethodConfig,
-    NetworkConfig,
     SamplingConfig,
-    TrainConfig,
     TrainingConfig,
     WeightConfig,
-    parse,
 )
 from napari_em_da.errors import ConfigError
 
@@ -87,52 +78,22 @@ def train(
     as_json
         Print JSON for machines.
     """
+    given = locals()
     from napari_em_da.training.folder import RunFolder
     from napari_em_da.workflows.train import train as job
 
     if resume is not None:
         finish(job(RunFolder.open(resume).config(), resume=True), as_json)
         return
-    if config is not None:
-        finish(job(parse(TrainConfig, read_yaml(config))), as_json)
-        return
-    source = labelled(volumes, voxel_nm, label_fraction)
-    if run is None or not classes:
-        raise ConfigError("Give --run FOLDER and --classes name=value (for example --classes mito=2).")
-    job_config = TrainConfig(
-        run=run,
-        source=source,
-        classes=classes,
-        ignore_label=ignore_label,
-        init=init,
-        network=NetworkConfig(name=network, options=options(network_option)),
-        method=MethodConfig(name=method, options=options(method_option)),
-        weights=weights.model_copy(update={"params": {**weights.params, **options(weight_option)}}),
-        loss=loss,
-        augment=augment,
-        sampling=sampling,
-        training=training,
-    )
-    finish(job(job_config), as_json)
-
-
-def labelled(
-    volumes: Sequence[Path], voxel_nm: tuple[float, float, float] | None, fraction: float
-) -> tuple[LabelledConfig, ...]:
-    """Return the pairs of an image and its labels that were given."""
-    if not volumes or len(volumes) % 2:
-        raise ConfigError(f"{len(volumes)} volumes given; give IMAGE LABELS, or several such pairs.")
-    pairs = zip(volumes[::2], volumes[1::2], strict=True)
-    common = {"voxel_nm": voxel_nm, "fraction": fraction}
-    return tuple(parse(LabelledConfig, {"image": image, "labels": labels, **common}) for image, labels in pairs)
+    finish(job(configs.train(given)), as_json)
 
 
 @app.command
 def adapt(
     *,
-    run: Path,
-    target: list[Path],
-    out: Path,
+    run: Path | None = None,
+    target: list[Path] | None = None,
+    out: Path | None = None,
     voxel_nm: Voxel = None,
     method: AdaptName = "adversarial",
     option: Settings = None,
@@ -141,6 +102,7 @@ def adapt(
     augment: AugmentConfig = AugmentConfig(),
     sampling: SamplingConfig = SamplingConfig(),
     training: AdaptTrainingConfig = AdaptTrainingConfig(),
+    config: Path | None = None,
     as_json: Json = False,
 ) -> None:
     """Adapt a trained run to unlabelled volumes of another microscope.
@@ -161,23 +123,15 @@ def adapt(
         Do not read the source's files, even if they are there (methods: adabn, source_free, auto).
     resume
         Go on with the stopped adaptation in ``out``; give the same options again.
+    config
+        A YAML file with a whole job, instead of the options.
     as_json
         Print JSON for machines.
     """
+    given = locals()
     from napari_em_da.workflows.adapt import adapt as job
 
-    targets = tuple(ImageConfig(image=path, voxel_nm=voxel_nm) for path in target)
-    config = AdaptConfig(
-        run=run,
-        target=targets,
-        out=out,
-        method=MethodConfig(name=method, options=options(option)),
-        source_free=source_free,
-        augment=augment,
-        sampling=sampling,
-        training=training,
-    )
-    finish(job(config, resume=resume), as_json)
+    finish(job(configs.adapt(given), resume=resume), as_json)
 
 
 @app.command

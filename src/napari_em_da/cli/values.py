@@ -28,7 +28,9 @@ def voxel_size(type_: Any, tokens: Sequence[Any]) -> tuple[float, float, float]:
 
 
 def class_map(type_: Any, tokens: Sequence[Any]) -> dict[str, tuple[int, ...]]:
-    """Parse ``mito=2,boundary=1+4``."""
+    """Parse ``mito=2,boundary=1+4``, or a YAML mapping in braces for names that hold a comma."""
+    if tokens[0].value.startswith("{"):
+        return class_mapping(tokens[0].value)
     found: dict[str, tuple[int, ...]] = {}
     for part in (p for token in tokens for p in token.value.split(",")):
         name, _, values = part.partition("=")
@@ -37,6 +39,16 @@ def class_map(type_: Any, tokens: Sequence[Any]) -> dict[str, tuple[int, ...]]:
         except ValueError:
             raise ConfigError(f"Class {part!r} is not name=value, such as mito=2 or membrane=1+4.") from None
     return found
+
+
+def class_mapping(text: str) -> dict[str, tuple[int, ...]]:
+    """Parse ``{mito: [2], "membrane, outer": [1, 4]}``."""
+    import yaml
+
+    try:
+        return {str(name): tuple(map(int, values)) for name, values in yaml.safe_load(text).items()}
+    except (yaml.YAMLError, AttributeError, TypeError, ValueError):
+        raise ConfigError(f"Classes {text!r} are not {{name: [values], …}}, such as {{mito: [2]}}.") from None
 
 
 def options(settings: Sequence[str] | None) -> dict[str, Any]:

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from napari_em_da.config import LossConfig, TrainConfig
-from napari_em_da.device import choose_device, choose_precision
-from napari_em_da.losses import segmentation_loss
-from napari_em_da.methods import METHODS
-from napari_em_da.methods._base import Setup
-from napari_em_da.models import MODELS
-from napari_em_da.sampling import Sample
-from napari_em_da.training.loop import make_optimiser, train_step
+from napari_em_da.config import TrainConfig
+from napari_em_da.workflows.speed import stepper
 
 
 def ratio(config: TrainConfig, rounds: int = 5) -> float:
@@ -26,7 +18,7 @@ def ratio(config: TrainConfig, rounds: int = 5) -> float:
 
     Random windows of the config's size; network, precision and device as the config says.
     """
-    steps = {name: _stepper(config, name) for name in ("supervised", config.method.name)}
+    steps = {name: stepper(config, name)[0] for name in ("supervised", config.method.name)}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(rounds + 1):
         for name, step in steps.items():
@@ -45,7 +37,7 @@ def operations(config: TrainConfig, steps: int = 4) -> float:
     """
     counts: list[int] = []
     for name in ("supervised", config.method.name):
-        step = _stepper(config, name)
+        step, _ = stepper(config, name)
         with _Counter() as counter:
             for number in range(steps):
                 step(number)
@@ -66,26 +58,3 @@ class _Counter(TorchDispatchMode):
         if count is not None:
             self.total += count(*args, **(kwargs or {}), out_val=out)
         return out
-
-
-def _stepper(config: TrainConfig, name: str) -> Callable[[int], object]:
-    device = choose_device(config.training.device)
-    dtype = choose_precision(config.training.precision, device)
-    classes = len(config.classes) + 1
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = MODELS[config.network.name].create(1, classes, config.network.options)
-        patch = config.sampling.patch_px[-network.ndim :]
-        prior = (0.9, *(0.1 / (classes - 1),) * (classes - 1))
-        setup = Setup(network, segmentation_loss(LossConfig()), patch, config.training.steps, 1e-4, prior)
-        method = METHODS[name].create(setup, config.method.options if name == config.method.name else {})
-        shape = (config.sampling.batch, 1, *patch)
-        labels = (torch.rand(shape) < 0.1).long()[:, 0]
-        source = Sample(torch.randn(shape), labels)
-        target = Sample(torch.randn(shape), labels if METHODS[name].pseudo else None)
-        batch = {"source": source.to(device), "target": target.to(device)}
-    method.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    players = method.players()
-    optimisers = {key: make_optimiser(player, config.training) for key, player in players.items()}
-    half = config.training.steps // 2  # past every warm-up
-    return lambda step: train_step(method, players, optimisers, batch, half + step, config.training, device, dtype)

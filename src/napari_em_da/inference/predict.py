@@ -17,7 +17,7 @@ import torch
 from napari_em_da.device import choose_device, choose_precision, free_memory
 from napari_em_da.errors import ConfigError, DataError, ResourceError
 from napari_em_da.events import Event, Finished, Notice, Progress
-from napari_em_da.inference.blocks import Block, Footprint, Grid, mirrored, plan, triple
+from napari_em_da.inference.blocks import Block, Footprint, Grid, Triple, mirrored, plan, triple
 from napari_em_da.inference.network import Frozen, TileTooLarge, fingerprint, footprint
 from napari_em_da.inference.sections import interleaved, of_sections
 from napari_em_da.inference.store import Outputs, Prediction, Store
@@ -100,19 +100,14 @@ def predict(
     check(net, volume, outputs, classes, batch)
     if not section_step >= 1:
         raise ConfigError(f"section_step {section_step:g} would make up sections; use 1 or more.")
-    target = choose_device(device)
-    dtype = choose_precision(precision, target)
+    ready = Ready(net, tta=tta, precision=precision, device=device)
+    frozen = ready.frozen
     intensity = intensity or volume.intensity
-    frozen = Frozen(net, target, dtype, tta)
-    context = footprint(net)
     step = section_step if net.ndim == 3 else 1.0
     stacks = interleaved(volume.shape[0], step)
     shape = triple((len(stacks[0]), *volume.shape[1:3]))
-    memory = memory_bytes or free_memory(target)
-    voxel_bytes = frozen.bytes_per_voxel(net.in_channels, probe_size(net, context))
-    limit = min(memory / voxel_bytes, float("inf") if not net.local else PASS_VOXELS[target.type])
-    grid = plan(shape, context, limit=limit, flat=net.ndim == 2, tile_px=tile_px)
-    frozen.batch = batch or max(1, int(min(limit, BATCH_VOXELS[target.type]) // prod(grid.input)))
+    memory = memory_bytes or free_memory(ready.device)
+    grid = ready.grid(shape, tile_px=tile_px, batch=batch, memory_bytes=memory)
 
     if not net.local and len(grid) > (shape[0] if net.ndim == 2 else 1):
         yield Notice(
@@ -120,7 +115,7 @@ def predict(
             "use batch norm, or more memory, for a seamless result.",
             "warning",
         )
-    settings = _digest(intensity, classes, tta, step, dtype, outputs.labels, outputs.probabilities)
+    settings = _digest(intensity, classes, tta, step, ready.dtype, outputs.labels, outputs.probabilities)
     key = f"{fingerprint(net)}-{volume.fingerprint}-{settings}"
     store = Store(outputs, key, triple(volume.shape[:3]), classes, grid, stacks)
     if store.restarted:
@@ -133,6 +128,42 @@ def predict(
 
         yield from _with_back_off(frozen, reader, store, grid, outputs.probabilities)
     yield Finished(Prediction(outputs.store, volume.name, volume.voxel_nm))
+
+
+class Ready:
+    """A network on its device, frozen, with what is needed to cut any volume into blocks for it.
+
+    Parameters
+    ----------
+    net : SegmentationNet
+        Left as it is.
+    tta, precision, device
+        As in `predict`.
+    """
+
+    def __init__(self, net: SegmentationNet, *, tta: bool = False, precision: str = "auto", device: str = "auto"):
+        self.net = net
+        self.device = choose_device(device)
+        self.dtype = choose_precision(precision, self.device)
+        self.frozen = Frozen(net, self.device, self.dtype, tta)
+        self.context = footprint(net)
+        self.voxel_bytes = self.frozen.bytes_per_voxel(net.in_channels, probe_size(net, self.context))
+
+    def grid(
+        self,
+        shape: Triple,
+        *,
+        tile_px: int | None = None,
+        batch: int | None = None,
+        memory_bytes: int | None = None,
+    ) -> Grid:
+        """Return the blocks of a volume (z, y, x), and set how many tiles a pass takes."""
+        kind, net = self.device.type, self.net
+        memory = memory_bytes or free_memory(self.device)
+        limit = min(memory / self.voxel_bytes, float("inf") if not net.local else PASS_VOXELS[kind])
+        grid = plan(shape, self.context, limit=limit, flat=net.ndim == 2, tile_px=tile_px)
+        self.frozen.batch = batch or max(1, int(min(limit, BATCH_VOXELS[kind]) // prod(grid.input)))
+        return grid
 
 
 def _with_back_off(

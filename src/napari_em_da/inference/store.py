@@ -101,7 +101,7 @@ class Journal:
     def use(self, core: Triple, stack: int = 0) -> None:
         """Record that blocks finished from now on have this core and belong to this stack."""
         self._add_grid(core, stack)
-        self._append({"core": core, "stack": stack})
+        self._append({"core": core, "stack": stack, "shape": self._shape})
 
     def mark(self, block: Block) -> None:
         """Record a finished block."""
@@ -116,6 +116,25 @@ class Journal:
             if first == last and done[first]:
                 return True
         return False
+
+    def share(self, sections: int) -> float:
+        """Return the finished share of a volume of so many sections, 0 to 1; the file may be in use elsewhere."""
+        for line in self._lines():
+            if "core" in line and line.get("shape"):
+                self._shape = triple(line["shape"])
+                self._add_grid(triple(line["core"]), line.get("stack", 0))
+            elif "done" in line and self._done:
+                self._done[-1][2][tuple(line["done"])] = True
+        if self._shape is None:
+            return 0.0
+        done = 0
+        for _, core, blocks in self._done:
+            sizes = [
+                np.minimum(n, np.arange(1, c + 1) * n0) - np.arange(c) * n0
+                for n, c, n0 in zip(self._shape, blocks.shape, core, strict=True)
+            ]
+            done += int(np.einsum("zyx,z,y,x->", blocks.astype(np.int64), *sizes))
+        return min(1.0, done / (sections * self._shape[1] * self._shape[2]))
 
     def close(self) -> None:
         """Close the file; everything marked is already in it."""
@@ -221,6 +240,22 @@ def _prepare(path: Path, key: str) -> bool:
     path.mkdir(parents=True, exist_ok=True)
     journal.write_text(json.dumps({"key": key}) + "\n", encoding="utf-8")
     return other
+
+
+def finished_share(path: Path) -> float | None:
+    """Return how much of an unfinished segmentation is in a working store, 0 to 1; None if there is no such store."""
+    if not (path / JOURNAL).is_file():
+        return None
+    arrays = open_arrays(path)
+    return Journal(path / JOURNAL).share(next(iter(arrays.values())).shape[-3]) if arrays else 0.0
+
+
+def open_arrays(path: Path) -> dict[str, Any]:
+    """Return the arrays that a working store holds so far, read-only; blocks that are not finished are 0."""
+    import zarr
+
+    names = [name for name in ("labels", "probabilities") if (path / name / "zarr.json").is_file()]
+    return {name: zarr.open_array(str(path / name), mode="r") for name in names}
 
 
 def remove_store(path: Path) -> None:

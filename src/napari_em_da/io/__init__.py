@@ -105,6 +105,11 @@ def check_output(path: Path, *, overwrite: bool = False) -> Writer:
     return writer
 
 
+def working_store(output: Path) -> Path:
+    """Return the folder of finished blocks that a segmentation keeps beside its output until that is whole."""
+    return output.with_name(f".{output.name}.working")
+
+
 def check_place(path: Path, *, overwrite: bool = False) -> None:
     """Raise a DataError if the path exists (and may not be replaced), or its folder is missing or read-only."""
     if path.exists() and not overwrite:

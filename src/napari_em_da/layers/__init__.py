@@ -6,6 +6,7 @@ Nothing here needs Qt, and napari alone to open the demo. A layer is whatever ha
 
 from __future__ import annotations
 
+from napari_em_da.layers.adapted import Adapted, adapted, compare_section
 from napari_em_da.layers.analysis import (
     apply_edit,
     error_layer,
@@ -14,35 +15,148 @@ from napari_em_da.layers.analysis import (
     plot_layers,
     postprocess_layer,
 )
-from napari_em_da.layers.jobs import evaluate, label_values, result_layers, resume, segment, segment_layers, then, train
+from napari_em_da.layers.corrections import blank_corrections, correct, corrections_look, find_places, suggest
+from napari_em_da.layers.data import Finding, check_data, checking
+from napari_em_da.layers.editing import (
+    OPERATORS,
+    accept,
+    change_labels,
+    edit_labels,
+    require_known,
+    take_prediction,
+    truth_look,
+    window_box,
+)
+from napari_em_da.layers.jobs import evaluate, free_name, label_values, result_layers, segment, segment_layers, then
+from napari_em_da.layers.learning import (
+    Look,
+    adapt,
+    adapt_config,
+    at_voxel_size,
+    data_folder,
+    estimate,
+    resume,
+    train,
+    train_config,
+)
+from napari_em_da.layers.objects import Objects, measure_objects, rows_where
+from napari_em_da.layers.opening import (
+    FIXES,
+    align_place,
+    axis_order,
+    fixed_layer,
+    layer_voxel,
+    open_layer,
+    voxel_place,
+)
+from napari_em_da.layers.refine import (
+    Preview,
+    Refinable,
+    postprocess,
+    postprocess_section,
+    refinable,
+    refined_layers,
+)
 from napari_em_da.layers.samples import demo_layers, flyem_sample, open_demo, phantom_sample
+from napari_em_da.layers.scores import Comparison, Scored, compare, export, score
 from napari_em_da.layers.snapshot import LayerData, Snapshot, snapshot, voxel_size
-from napari_em_da.layers.weights import weight_layer, weight_map_layer, weight_section
+from napari_em_da.layers.view import (
+    GrowingLabels,
+    class_colours,
+    class_look,
+    finished_share,
+    growing_layer,
+    run_classes,
+    segment_view,
+    segmentation_file,
+    uncertainty_layer,
+    view_box,
+)
+from napari_em_da.layers.weights import SectionWeights, weight_layer, weight_map_layer, weight_section
 
 __all__ = [
+    "Adapted",
+    "Comparison",
+    "FIXES",
+    "Finding",
+    "GrowingLabels",
     "LayerData",
+    "Look",
+    "OPERATORS",
+    "Objects",
+    "Preview",
+    "Refinable",
+    "Scored",
+    "SectionWeights",
     "Snapshot",
+    "accept",
+    "adapt",
+    "adapt_config",
+    "adapted",
+    "align_place",
     "apply_edit",
+    "at_voxel_size",
+    "axis_order",
+    "blank_corrections",
+    "change_labels",
+    "check_data",
+    "checking",
+    "class_colours",
+    "class_look",
+    "compare",
+    "compare_section",
+    "correct",
+    "corrections_look",
+    "data_folder",
     "demo_layers",
+    "edit_labels",
     "error_layer",
+    "estimate",
     "evaluate",
+    "export",
+    "find_places",
+    "finished_share",
+    "fixed_layer",
     "flyem_sample",
+    "free_name",
+    "growing_layer",
     "label_values",
+    "layer_voxel",
     "measure_layer",
+    "measure_objects",
     "open_demo",
+    "open_layer",
     "overlay_layer",
     "phantom_sample",
     "plot_layers",
+    "postprocess",
     "postprocess_layer",
+    "postprocess_section",
+    "refinable",
+    "refined_layers",
+    "require_known",
     "result_layers",
     "resume",
+    "rows_where",
+    "run_classes",
+    "score",
     "segment",
     "segment_layers",
+    "segment_view",
+    "segmentation_file",
     "snapshot",
+    "suggest",
+    "take_prediction",
     "then",
     "train",
+    "train_config",
+    "truth_look",
+    "uncertainty_layer",
+    "view_box",
+    "voxel_place",
     "voxel_size",
     "weight_layer",
     "weight_map_layer",
     "weight_section",
+    "window_box",
 ]

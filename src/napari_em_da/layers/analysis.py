@@ -58,7 +58,7 @@ def postprocess_layer(
     if holds is None:
         holds = _guess(first.volume.dtype) if not isinstance(source, Mapping) else "probabilities"
     where = slice(None) if section is None else slice(section, section + 1)
-    data = _probabilities(taken, where) if holds == "probabilities" else first.volume.source[where]
+    data = class_probabilities(taken, where) if holds == "probabilities" else first.volume.source[where]
     names = ("background", *taken)
     if holds == "labels":
         names = ("background", *(str(v) for v in range(1, int(data.max()) + 1)))
@@ -72,7 +72,7 @@ def _guess(dtype: np.dtype[Any]) -> Holds:
     return "labels" if dtype.itemsize == 1 else "instances"
 
 
-def _probabilities(taken: Mapping[str, Snapshot], where: slice) -> Any:
+def class_probabilities(taken: Mapping[str, Snapshot], where: slice) -> Any:
     """Return (Z, Y, X, C) with the background first, from the classes' probabilities."""
     shapes = {name: item.volume.shape for name, item in taken.items()}
     if len(set(shapes.values())) > 1:

@@ -1,4 +1,4 @@
-"""Train, resume, segment and evaluate layers: the workflows with layers in the place of files."""
+"""Read, segment and evaluate layers: the workflows with layers in the place of files."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from napari_em_da.config import SegmentConfig, TrainConfig, parse
-from napari_em_da.errors import ConfigError, DataError
+from napari_em_da.config import SegmentConfig, parse
+from napari_em_da.errors import DataError
 from napari_em_da.events import Finished, Progress
 from napari_em_da.jobs import Job
 from napari_em_da.jobs import run as run_job
@@ -50,65 +50,6 @@ def _label_values(volume: Volume) -> Job:
                 "choose a layer whose values are classes."
             )
     yield Finished(dict(sorted(found.items())))
-
-
-def train(
-    image: Any,
-    labels: Any,
-    classes: Mapping[str, Sequence[int]],
-    run: Path | str,
-    *,
-    target: Any = None,
-    **sections: Any,
-) -> Job:
-    """Train on layers and yield the events of ``workflows.train``; with a target layer, adapt to it.
-
-    The layers are read when this is called, so they may change afterwards.
-
-    Parameters
-    ----------
-    image, labels : layers of one shape
-    classes : {name: label values}
-    run : Path
-        Run folder to create.
-    target : layer, optional
-        Unlabelled volume, for a method that adapts.
-    **sections
-        Further fields of ``TrainConfig``: ``network``, ``method``, ``training``, ``sampling``, ``init``, …
-
-    Notes
-    -----
-    A layer that still equals the file it was opened from is read from that file. Any other is saved in
-    ``<run>-data`` beside the run folder, so that the run can be resumed and replayed without napari.
-    """
-    taken = {"image": snapshot(image), "labels": snapshot(labels, copy=True)}
-    if target is not None:
-        taken["target"] = snapshot(target)
-    names = {name: tuple(int(v) for v in values) for name, values in classes.items()}
-    return _train(taken, names, Path(run).expanduser(), sections)
-
-
-def _train(taken: dict[str, Snapshot], classes: dict[str, tuple[int, ...]], run: Path, sections: dict[str, Any]) -> Job:
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):  # before anything is written beside it
-        raise ConfigError(f"{run} exists already; choose another run folder, or resume it.")
-    folder = run.with_name(f"{run.name}-data")
-    files = {}
-    for what, item in taken.items():
-        files[what] = yield from as_file(item, folder / f"{what}.tif", exact=what == "labels")
-    source = {"image": files["image"], "labels": files["labels"], "voxel_nm": taken["image"].volume.voxel_nm}
-    targets = ({"image": files["target"], "voxel_nm": taken["target"].volume.voxel_nm},) if "target" in taken else ()
-    config = parse(TrainConfig, {"run": run, "source": (source,), "target": targets, "classes": classes, **sections})
-    from napari_em_da.workflows.rounds import learn as job
-
-    yield from job(config)
-
-
-def resume(run: Path | str) -> Job:
-    """Continue a run folder from its last checkpoint with its own config."""
-    from napari_em_da.training.folder import RunFolder
-    from napari_em_da.workflows.rounds import learn as job
-
-    yield from job(RunFolder.open(Path(run).expanduser()).config(), resume=True)
 
 
 def segment(image: Any, run: Path | str, output: Path | str | None = None, **options: Any) -> Job:

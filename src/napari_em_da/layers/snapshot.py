@@ -68,7 +68,7 @@ def snapshot(layer: Any, *, copy: bool = False) -> Snapshot:
     if isinstance(layer, tuple):
         data, given = layer[0], dict(layer[1]) if len(layer) > 1 else {}
     elif hasattr(layer, "scale") or not hasattr(layer, "dtype"):
-        names = (*PLACE, "name", "rgb", "multiscale")
+        names = (*PLACE, "name", "rgb", "multiscale", "metadata")
         data, given = layer.data, {k: getattr(layer, k) for k in names if hasattr(layer, k)}
     else:
         data, given = layer, {}
@@ -79,7 +79,7 @@ def snapshot(layer: Any, *, copy: bool = False) -> Snapshot:
         raise DataError(f"The layer {name!r} is a colour picture; convert it to grey values (one channel) first.")
     if len(data.shape) not in (2, 3):
         raise DataError(f"The layer {name!r} has {len(data.shape)} axes {tuple(data.shape)}; choose one of (Z, Y, X).")
-    path = getattr(getattr(layer, "source", None), "path", None)
+    path = getattr(getattr(layer, "source", None), "path", None) or (given.get("metadata") or {}).get("path")
     volume = Volume.from_array(np.array(data) if copy and isinstance(data, np.ndarray) else data, name=name)
     size = voxel_size(given.get("scale"), given.get("units"), name)
     place = {k: given[k] for k in PLACE if given.get(k) is not None}

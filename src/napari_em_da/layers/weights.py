@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from napari_em_da.layers.snapshot import LayerData, Snapshot, snapshot
+from napari_em_da.layers.snapshot import LayerData, snapshot
+
+IN_MEMORY = 1 << 30  # bytes of class indices that are kept in memory
 
 
-def weight_map_layer(labels_layer: Any, kind: str, **params: Any) -> LayerData:
+def weight_map_layer(
+    labels_layer: Any, kind: str, *, classes: Mapping[str, Sequence[int]] | None = None, **params: Any
+) -> LayerData:
     """Compute the weight map of a labels layer exactly as the loss uses it.
 
     Parameters
@@ -19,6 +23,8 @@ def weight_map_layer(labels_layer: Any, kind: str, **params: Any) -> LayerData:
     labels_layer : labels layer, LayerData or array
     kind : str
         Name in the catalog of weight maps.
+    classes : {name: label values}, optional
+        As in training; see `SectionWeights`.
     **params
         ``floor``, ``scale``, ``ignore_index``, ``spacing`` and the kind's own; see ``weight_map``.
 
@@ -30,7 +36,8 @@ def weight_map_layer(labels_layer: Any, kind: str, **params: Any) -> LayerData:
     from napari_em_da.weights import weight_map
 
     taken = snapshot(labels_layer)
-    weights = weight_map(taken.volume.source[0] if taken.flat else taken.volume.source, kind, **params)
+    source, ignore = SectionWeights(taken, classes, params.pop("ignore_index", 255)).indices()
+    weights = weight_map(source[0] if taken.flat else source, kind, ignore_index=ignore, **params)
     section = weights if weights.ndim == 2 else weights[len(weights) // 2]
     high = float(section.max() if hasattr(weights, "dask") else weights.max())
     return weight_layer(weights, f"{taken.volume.name} {kind} weights", high, taken.place, kind, params)
@@ -45,12 +52,60 @@ def weight_layer(
     return weights, {**place, **look, "name": name, "metadata": {"kind": kind, "params": dict(params)}}, "image"
 
 
-def weight_section(labels: Snapshot, kind: str, z: int, **params: Any) -> Any:
-    """Return section ``z`` (Y, X) float32 of the weight map of the whole volume.
+class SectionWeights:
+    """Sections of the weight map that the loss will use, quick enough to follow a slider.
 
-    Only what the section needs is computed: its neighbourhood, and the sums over the volume that the kind uses.
+    Parameters
+    ----------
+    labels : labels layer, Snapshot, LayerData or array
+    classes : {name: label values}, optional
+        As in training: the map is made of class indices, 0 for what is in no class. Of the label values themselves if
+        absent.
+    ignore_label : int, optional
+        Label value that is not annotated.
+
+    Notes
+    -----
+    What a kind counts over the volume is kept, so make a new one when labels or classes change.
     """
-    from napari_em_da.weights import weight_map
 
-    lazy = weight_map(labels.volume.data, kind, **params)
-    return np.asarray(lazy[min(max(z, 0), len(lazy) - 1)].compute())
+    def __init__(
+        self, labels: Any, classes: Mapping[str, Sequence[int]] | None = None, ignore_label: int | None = 255
+    ) -> None:
+        self.taken = snapshot(labels)
+        self._classes = {name: tuple(values) for name, values in (classes or {}).items()}
+        self.ignore_label = ignore_label
+        self._indices: Any = None
+        self._memory: dict[object, Any] = {}
+
+    @property
+    def depth(self) -> int:
+        """Number of sections."""
+        return self.taken.volume.shape[0]
+
+    def section(self, z: int, kind: str, **params: Any) -> Any:
+        """Return section ``z`` (Y, X) float32; ``params`` are those of ``weight_map``, less ``ignore_index``."""
+        from napari_em_da.weights import weight_section
+
+        indices, ignore = self.indices()
+        return weight_section(indices, kind, z, self._memory, ignore_index=ignore, **params)
+
+    def indices(self) -> tuple[Any, int | None]:
+        """Return what the map is made of (Z, Y, X), in memory where it is small, and its value of no annotation."""
+        if not self._classes:
+            volume = self.taken.volume
+            return (volume.source if isinstance(volume.source, np.ndarray) else volume.data), self.ignore_label
+        from napari_em_da.workflows.plan import IGNORE, class_indices
+
+        if self._indices is None:
+            lazy = class_indices(self.taken.volume, self._classes, self.ignore_label)
+            self._indices = lazy.compute() if lazy.nbytes < IN_MEMORY else lazy
+        return self._indices, IGNORE
+
+
+def weight_section(
+    labels: Any, kind: str, z: int, *, classes: Mapping[str, Sequence[int]] | None = None, **params: Any
+) -> Any:
+    """Return section ``z`` (Y, X) float32 of the weight map of the whole volume; see `SectionWeights`."""
+    ignore = params.pop("ignore_index", 255)
+    return SectionWeights(labels, classes, ignore).section(z, kind, **params)

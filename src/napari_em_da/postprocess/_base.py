@@ -100,6 +100,15 @@ def _silent(stack: Stack) -> str | None:
     return None
 
 
+def _everywhere(options: Any) -> int | None:
+    return None
+
+
+def own_section(options: Any) -> int | None:
+    """Return 0: such a step looks at each section for itself."""
+    return 0
+
+
 @dataclass(frozen=True)
 class Step(Generic[O]):
     """One operation on a stack; one file of this package defines one.
@@ -113,6 +122,8 @@ class Step(Generic[O]):
         Or a generator that yields Progress while it works through blocks and returns the stack. Numpy in, numpy out;
         dask in, dask out. The input is never written to.
     advice : what the user should read before the step works on a stack, or None
+    reach : how many sections above and below a section decide its result, for these options
+        None where any section may, as with objects in 3D; a preview then shows what a slab around the section gives.
     """
 
     options: type[O]
@@ -120,6 +131,7 @@ class Step(Generic[O]):
     gives: Holds | None
     apply: Callable[[Stack, O], Stack | Work]
     advice: Callable[[Stack], str | None] = _silent
+    reach: Callable[[O], int | None] = _everywhere
 
 
 def per_block(stack: Stack, function: Callable[[Any], Any], depth: Depth = (0, 0, 0), dtype: Any = None) -> Any:

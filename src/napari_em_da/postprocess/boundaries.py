@@ -13,7 +13,7 @@ from pydantic import Field
 from napari_em_da.config import Options as Base
 from napari_em_da.config import Positive
 from napari_em_da.errors import ConfigError
-from napari_em_da.postprocess._base import Stack, Step, per_block
+from napari_em_da.postprocess._base import Stack, Step, own_section, per_block
 from napari_em_da.postprocess.threshold import IGNORED
 
 NO_LABEL = np.uint64(2**64 - 1)  # CREMI's voxels without annotation
@@ -110,4 +110,4 @@ def apply(stack: Stack, options: Options) -> Stack:
     return replace(stack.with_data(data, "labels"), classes=("background", "membrane"))
 
 
-STEP = Step(Options, ("instances",), "labels", apply)
+STEP = Step(Options, ("instances",), "labels", apply, reach=own_section)

@@ -50,4 +50,9 @@ def _by_block(stack: Stack, kept: Any, options: ComponentsOptions) -> Work:
     return stack.with_data(found.ids, "instances")
 
 
-STEP = Step(ComponentsOptions, ("labels",), "instances", apply)
+def reach(options: ComponentsOptions) -> int | None:
+    """Return 0 where each section is looked at for itself."""
+    return 0 if options.sections else None
+
+
+STEP = Step(ComponentsOptions, ("labels",), "instances", apply, reach=reach)

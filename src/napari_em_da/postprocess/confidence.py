@@ -83,4 +83,9 @@ def apply(stack: Stack, options: Options) -> Stack:
     return stack.with_data(data, "labels")
 
 
-STEP = Step(Options, ("probabilities",), "labels", apply)
+def reach(options: Options) -> int | None:
+    """Return 1 where adjacent sections must agree."""
+    return 1 if options.continuity else 0
+
+
+STEP = Step(Options, ("probabilities",), "labels", apply, reach=reach)

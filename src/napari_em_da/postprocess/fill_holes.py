@@ -156,4 +156,9 @@ def _all_but(stack: Stack) -> list[int] | None:
     return None if stack.holds == "instances" else list(range(1, 255))
 
 
-STEP = Step(Options, ("labels", "instances"), None, apply)
+def reach(options: Options) -> int | None:
+    """Return 0 where each section is looked at for itself."""
+    return 0 if options.sections else None
+
+
+STEP = Step(Options, ("labels", "instances"), None, apply, reach=reach)

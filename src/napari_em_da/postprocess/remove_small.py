@@ -174,4 +174,9 @@ def class_values(stack: Stack, classes: Collection[str]) -> list[int] | None:
     return [stack.channel(name) for name in classes] or None
 
 
-STEP = Step(Options, ("labels", "instances"), None, apply)
+def reach(options: Options) -> int | None:
+    """Return 0 where each section is looked at for itself."""
+    return 0 if options.sections else None
+
+
+STEP = Step(Options, ("labels", "instances"), None, apply, reach=reach)

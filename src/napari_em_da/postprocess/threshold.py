@@ -13,7 +13,7 @@ from napari_em_da.catalog import unknown
 from napari_em_da.config import Fraction
 from napari_em_da.config import Options as Base
 from napari_em_da.errors import ConfigError, DataError
-from napari_em_da.postprocess._base import Stack, Step, per_block
+from napari_em_da.postprocess._base import Stack, Step, own_section, per_block
 
 IGNORED = 255
 SMALLEST = 1e-30  # level 0 as a divisor
@@ -91,4 +91,4 @@ def apply(stack: Stack, options: Options) -> Stack:
     return stack.with_data(per_block(stack, lambda block: threshold(block, levels), dtype=np.uint8), "labels")
 
 
-STEP = Step(Options, ("probabilities",), "labels", apply)
+STEP = Step(Options, ("probabilities",), "labels", apply, reach=own_section)

@@ -17,7 +17,7 @@ from napari_em_da.config import Fraction, NonNegative
 from napari_em_da.config import Options as Base
 from napari_em_da.errors import ConfigError, DataError
 from napari_em_da.postprocess._affinities import boundary_of
-from napari_em_da.postprocess._base import Stack, Step, check_probabilities, whole_sections
+from napari_em_da.postprocess._base import Stack, Step, check_probabilities, own_section, whole_sections
 from napari_em_da.postprocess._flood import deep_minima, flood
 from napari_em_da.weights._gaussian import smooth
 
@@ -224,4 +224,4 @@ def apply(stack: Stack, options: Options) -> Stack:
     return stack.with_data(stack.outside_labelled(data))
 
 
-STEP = Step(Options, ("probabilities",), None, apply)
+STEP = Step(Options, ("probabilities",), None, apply, reach=own_section)

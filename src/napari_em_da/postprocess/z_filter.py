@@ -157,4 +157,9 @@ def advice(stack: Stack) -> str | None:
     )
 
 
-STEP = Step(Options, ("labels",), None, apply, advice)
+def reach(options: Options) -> int | None:
+    """Return the radius, twice where one pass follows the other."""
+    return options.radius * (2 if options.mode == "veto_fill" else 1)
+
+
+STEP = Step(Options, ("labels",), None, apply, advice, reach=reach)

@@ -34,7 +34,8 @@ class Sampler:
     Parameters
     ----------
     sources : sequence of Source
-        Drawn in proportion to the voxels of their regions; all labelled or none, all with weights or none.
+        Drawn in proportion to the voxels of their regions, or to ``shares``; all labelled or none, all with weights or
+        none.
     patch_px : (z, y, x)
         z is 1 for ``ndim`` 2.
     batch : int
@@ -58,6 +59,8 @@ class Sampler:
         Distribution given to a share ``augment.match_target`` of the windows.
     margin_px : int or sequence of ndim ints
         What the network's output lacks on each side; labels and weights are cropped by it.
+    shares : sequence of float, optional
+        How often each source is drawn.
     memory_bytes : int
         Volumes are held in memory, in the order given, as long as they fit; the others are read window by window.
         0 suits a sampler that is only asked for its grid.
@@ -87,6 +90,7 @@ class Sampler:
         classes: int = 255,
         match: Intensity | None = None,
         margin_px: int | Sequence[int] = 0,
+        shares: Sequence[float] | None = None,
         memory_bytes: int = 2 << 30,
     ) -> None:
         self.patch = _patch(patch_px, ndim)
@@ -107,6 +111,7 @@ class Sampler:
             self._parts.append(prepare(source, pixel_nm, section_nm, classes, memory_bytes))
             memory_bytes -= 0 if self._parts[-1].image is None else source.volume.nbytes
         sizes = np.array([np.prod([s.stop - s.start for s in p.region], dtype=float) for p in self._parts])
+        sizes = sizes if shares is None else np.array(shares, float)
         self._share = sizes / sizes.sum()
 
     def draw(self, step: int) -> Sample:

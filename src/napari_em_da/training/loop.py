@@ -56,6 +56,7 @@ def fit(
     device: torch.device,
     dtype: torch.dtype | None,
     resume: bool = False,
+    enough: Callable[[int], bool] = lambda _: False,
 ) -> Job:
     """Train ``method`` and yield events; closing the generator saves a checkpoint that ``resume`` continues bitwise.
 
@@ -67,6 +68,9 @@ def fit(
         Yields events, one of them a Metric with ``score``; the highest score is kept as ``best``.
     dtype : torch.dtype or None
         Autocast type of the forward passes; None computes in float32.
+    enough : callable
+        ``enough(steps done)`` ends the run before ``config.steps``, as a clock does; it is validated and saved all the
+        same.
 
     Raises
     ------
@@ -93,7 +97,8 @@ def fit(
     stop = False
     try:
         while True:
-            if state.step > state.validated and (state.step % config.validate_every == 0 or state.step == config.steps):
+            last = state.step >= config.steps or enough(state.step)
+            if state.step > state.validated and (state.step % config.validate_every == 0 or last):
                 score = None
                 stop = False
                 with averaged(method.network, average):
@@ -110,7 +115,7 @@ def fit(
                         state.best_score, state.best_step = score, state.step
                         save_network(folder, method, state)
                         yield Saved(folder.best, f"best checkpoint: score {score:.4f} at step {state.step}")
-            ending = stop or state.step >= config.steps
+            ending = stop or last
             if state.step > saved_step and (state.step % config.checkpoint_every == 0 or ending):
                 save_all(folder, method, optimisers, average, state)
                 saved_step = state.step

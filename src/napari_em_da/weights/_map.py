@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from napari_em_da.catalog import Catalog, unknown
 from napari_em_da.errors import ConfigError, DataError
 from napari_em_da.volume import check_voxel_size
 from napari_em_da.weights._base import SCALES, Finish, WeightSpec
+from napari_em_da.weights._section import OneSection
 from napari_em_da.weights._stack import LabelStack, Weights
 
 WEIGHTS: Catalog[WeightSpec] = Catalog("napari_em_da.weights", "WEIGHT")
@@ -74,6 +75,39 @@ def weight_map(
     return weights[0] if section else weights
 
 
+def weight_section(
+    labels: Any,
+    kind: str,
+    z: int,
+    memory: MutableMapping[object, Any],
+    *,
+    floor: float | None = None,
+    scale: str | None = None,
+    ignore_index: int | None = 255,
+    **params: Any,
+) -> Weights:
+    """Return section ``z`` (Y, X) float32 of ``weight_map(labels, kind, …)``, the same to the last bit.
+
+    Only the section and its neighbourhood are computed; what a kind counts over the volume is kept in ``memory``.
+
+    Parameters
+    ----------
+    labels : numpy or dask array (Z, Y, X), integer
+    kind, floor, scale, ignore_index, **params
+        As in `weight_map`.
+    z : int
+    memory : mapping
+        Empty at first; one for each state of the labels.
+    """
+    spec = WEIGHTS[kind]
+    options = spec.options(params)
+    finish = _finish(spec.finish(options), floor, scale)
+    array, _ = _checked(labels)
+    stack = OneSection(array, ignore_index, z=min(max(z, 0), array.shape[0] - 1), memory=memory)
+    found: Weights = _finished(spec, options, stack, finish)[0]
+    return found
+
+
 def _checked(labels: Any) -> tuple[Any, bool]:
     """Return labels as (Z, Y, X) integers, and whether they were one section."""
     lazy = hasattr(labels, "dask")
@@ -123,10 +157,18 @@ def _finished(spec: WeightSpec, options: Any, stack: LabelStack, finish: Finish)
         )
     from napari_em_da.weights._compiled import in_threads
 
-    factor = _factor(raw, stack, finish.scale)
-    sections = zip(raw, stack.array, strict=True)
+    factor = stack.over_volume(
+        ("scale", finish.scale, repr(options)),
+        lambda whole: _volume_factor(spec.raw(whole, options), whole, finish.scale),
+        lambda: _factor(raw, stack, finish.scale),
+    )
+    sections = zip(raw, stack.covered, strict=True)
     in_threads(lambda pair: _finish_block(*pair, factor, finish, stack.ignore_index), sections)
     return raw
+
+
+def _volume_factor(raw: Any, stack: LabelStack, scale: str) -> Any:
+    return (_factor_lazy if stack.lazy else _factor)(raw, stack, scale) if scale != "none" else 1.0
 
 
 def _finish_block(weights: Weights, labels: Any, factor: float, finish: Finish, ignore_index: int | None) -> Weights:

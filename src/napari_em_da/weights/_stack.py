@@ -39,6 +39,19 @@ class LabelStack:
     def lazy(self) -> bool:
         return not isinstance(self.array, np.ndarray)
 
+    @property
+    def covered(self) -> Any:
+        """Labels of what a map holds: all of them."""
+        return self.array
+
+    def over_volume(self, key: object, reduce: Callable[[LabelStack], Any], here: Callable[[], float]) -> float:
+        """Return a number that a map in memory is scaled by: ``here()``, since this stack is the whole volume.
+
+        A stack that is part of a volume (see ``_section``) gives ``reduce(the whole stack)`` instead, kept under
+        ``key``.
+        """
+        return here()
+
     def again(self, purpose: str) -> LabelStack:
         """Return a stack whose maps are computed anew, for a reduction over the volume.
 

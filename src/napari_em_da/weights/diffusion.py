@@ -63,15 +63,16 @@ def raw(stack: LabelStack, options: DiffusionOptions) -> Any:
         def leak(stack: LabelStack, block: Any = block) -> Any:
             return stack.map(block, depth=(0, halo, halo), whole_sections=options.parity)
 
-        total += _to_maximum(leak, stack, options.max_weight)
+        strengths = (options.n_steps, options.c_diffuse, options.c_decay, options.threshold, options.parity)
+        total += _to_maximum(leak, stack, options.max_weight, ("diffusion", sources, targets, *strengths))
     return total
 
 
-def _to_maximum(leak: Callable[[LabelStack], Any], stack: LabelStack, largest: float) -> Any:
+def _to_maximum(leak: Callable[[LabelStack], Any], stack: LabelStack, largest: float, key: object) -> Any:
     """Scale a map to a maximum of ``largest`` over the volume; in place where in memory."""
     weights = leak(stack)
     if not stack.lazy:
-        peak = float(weights.max())
+        peak = stack.over_volume(key, lambda whole: leak(whole).max(), lambda: float(weights.max()))
         weights *= np.float32(largest / peak if peak > 0 else 0)
         return weights
     import dask.array as da

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from napari_em_da.workflows.adapt import adapt
+from napari_em_da.workflows.corrections import correct
 from napari_em_da.workflows.evaluate import evaluate
 from napari_em_da.workflows.finetune import finetune
 from napari_em_da.workflows.measure import measure
@@ -13,4 +14,16 @@ from napari_em_da.workflows.segment import segment
 from napari_em_da.workflows.train import train
 from napari_em_da.workflows.tune import tune
 
-__all__ = ["adapt", "evaluate", "finetune", "measure", "pipeline", "replay", "run_chain", "segment", "train", "tune"]
+__all__ = [
+    "adapt",
+    "correct",
+    "evaluate",
+    "finetune",
+    "measure",
+    "pipeline",
+    "replay",
+    "run_chain",
+    "segment",
+    "train",
+    "tune",
+]

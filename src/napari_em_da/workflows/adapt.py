@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from napari_em_da.config import AdaptConfig, LabelledConfig, M, TrainConfig, TrainingConfig
+from napari_em_da.config import AdaptConfig, M, TrainConfig, TrainingConfig
 from napari_em_da.jobs import Job
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.workflows.auto import AUTO, auto
 from napari_em_da.workflows.rounds import learn
+from napari_em_da.workflows.source_record import at_hand
 from napari_em_da.workflows.train import full
+from napari_em_da.workflows.validation import Look
 
 SOURCE_FREE = ("adabn", "source_free")
 
 
-def adapt(config: AdaptConfig, *, resume: bool = False) -> Job:
+def adapt(config: AdaptConfig, *, resume: bool = False, look: Look | None = None) -> Job:
     """Adapt the network of ``config.run`` to ``config.target`` and yield events as ``train`` does.
 
     The method ``auto`` tries several methods and chooses among all their checkpoints without target labels, and
@@ -31,8 +33,8 @@ def adapt(config: AdaptConfig, *, resume: bool = False) -> Job:
         As ``train``.
     """
     if config.method.name == AUTO:
-        return auto(config if expand(config).source else without_source(config), resume=resume)
-    return learn(expand(config), resume=resume)
+        return auto(config if expand(config).source else without_source(config), resume=resume, look=look)
+    return learn(expand(config), resume=resume, look=look)
 
 
 def expand(config: AdaptConfig) -> TrainConfig:
@@ -52,11 +54,6 @@ def expand(config: AdaptConfig) -> TrainConfig:
             "training": TrainingConfig(**{**config.training.model_dump(), "seed": seed}),
         }
     )
-
-
-def at_hand(source: tuple[LabelledConfig, ...]) -> tuple[LabelledConfig, ...]:
-    """Return the labelled volumes if all their files exist, else none: a part of a source is another source."""
-    return source if all(path.exists() for item in source for path in (item.image, item.labels)) else ()
 
 
 def without_source(config: AdaptConfig) -> AdaptConfig:

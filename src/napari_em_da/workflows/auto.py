@@ -8,28 +8,32 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from napari_em_da.catalog import unknown
 from napari_em_da.config import AdaptConfig, AugmentConfig, Config, MethodConfig, Positive, SamplingConfig, parse
 from napari_em_da.errors import ConfigError, JobFailed
 from napari_em_da.events import Finished, Notice, Progress, Saved
 from napari_em_da.jobs import Job, forward
 from napari_em_da.methods import METHODS
 from napari_em_da.selection import CRITERIA, DEFAULT_CRITERIA
+from napari_em_da.selection.guards import Guards
 from napari_em_da.selection.ranking import SOURCE_ONLY
 from napari_em_da.training import checkpoint
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.workflows.expected import expected
-from napari_em_da.workflows.judging import REPORT, Record, adopt, decide, read_records
+from napari_em_da.workflows.judging import REPORT, Record, adopt, candidates, decide, read_records
 from napari_em_da.workflows.plan import open_image
 from napari_em_da.workflows.rounds import learn
 from napari_em_da.workflows.scale import in_plane
 from napari_em_da.workflows.source_record import REFERENCE
 from napari_em_da.workflows.train import full
+from napari_em_da.workflows.validation import Look
 
 AUTO = "auto"
+SOURCE = "source"
 PORTFOLIO = "portfolio"
 
 
@@ -40,8 +44,8 @@ class Entry(Config):
     method: MethodConfig = Field(description="Method and its options")
     augment: dict[str, Any] = Field(default_factory=dict, description="Augmentation of this adaptation")
     pixel_factor: Positive = Field(1.0, description="Working pixel, a multiple of pixel_nm or else of the target's own")
-    start: Literal["source", "best"] = Field(
-        "source", description="Start from the source model, or from the best of the adaptations before, at its pixel"
+    start: str = Field(
+        SOURCE, description="Start from the source model, or from an adaptation before this one, at its pixel"
     )
 
 
@@ -58,9 +62,14 @@ MATCHED = {
 TEACHER = {"statistics": "shared", "clean_statistics": False, "prior_factor": 3}
 DEFAULT_PORTFOLIO = (
     Entry(name="adabn", method=MethodConfig(name="adabn")),
-    Entry(name="matched", method=MethodConfig(name="supervised"), augment=MATCHED),
-    Entry(name="matched_coarse", method=MethodConfig(name="supervised"), augment=MATCHED, pixel_factor=1.3),
-    Entry(name="teacher", method=MethodConfig(name="mean_teacher", options=TEACHER), augment=MATCHED, start="best"),
+    Entry(name="teacher", method=MethodConfig(name="mean_teacher", options=TEACHER), augment=MATCHED, start="adabn"),
+    Entry(name="coarse", method=MethodConfig(name="supervised"), augment=MATCHED, pixel_factor=1.3),
+    Entry(
+        name="coarse_teacher",
+        method=MethodConfig(name="mean_teacher", options=TEACHER),
+        augment=MATCHED,
+        start="coarse",
+    ),
 )
 
 
@@ -92,7 +101,7 @@ class AutoResult:
     expected: tuple[float, float, float] | None = None
 
 
-def auto(config: AdaptConfig, *, resume: bool = False) -> Job:
+def auto(config: AdaptConfig, *, resume: bool = False, look: Look | None = None) -> Job:
     """Adapt with every entry of the portfolio, choose one checkpoint of all and yield events; see ``adapt``.
 
     The folder ``config.out`` is a run like any other: it holds the chosen network as ``best``, the report
@@ -120,7 +129,7 @@ def auto(config: AdaptConfig, *, resume: bool = False) -> Job:
             break
         given = config.augment.model_dump(include=config.augment.model_fields_set)
         augment = parse(AugmentConfig, {**entry.augment, **given})  # what the user set wins
-        base, sampling = starting_point(entry, config, runs, options.criteria)
+        base, sampling = starting_point(entry, config, runs, out / PORTFOLIO)
         single = config.model_copy(
             update={
                 "run": base,
@@ -133,7 +142,8 @@ def auto(config: AdaptConfig, *, resume: bool = False) -> Job:
         folder = RunFolder(out / PORTFOLIO / entry.name)
         if not (finished(folder) and resume):
             try:
-                yield from forward(learn(expand(single), resume=resume and (folder.path / "config.yaml").is_file()))
+                again = resume and (folder.path / "config.yaml").is_file()
+                yield from forward(learn(expand(single), resume=again, look=look))
             except JobFailed as error:  # one that diverges must not take the others with it
                 yield Notice(f"{entry.name} failed and is left out: {error}", "warning")
                 continue
@@ -154,21 +164,24 @@ def auto(config: AdaptConfig, *, resume: bool = False) -> Job:
 
 
 def starting_point(
-    entry: Entry, config: AdaptConfig, runs: Sequence[RunFolder], criteria: tuple[str, ...]
+    entry: Entry, config: AdaptConfig, runs: Sequence[RunFolder], home: Path
 ) -> tuple[Path, SamplingConfig]:
     """Return the run that an entry starts from, and the sampling at its working pixel.
 
-    The best of the adaptations so far is chosen as the best of all is, without target labels; where that is the source
-    model, or none has finished, the entry starts from the source model.
+    From an adaptation it takes the last candidate that passes the guards, and not the one that was chosen: what is
+    built on it may need a step that by itself does not look better. Such a start is kept in ``home`` as a run folder.
+    Where there is none, the entry starts from the source model.
     """
-    if entry.start == "best" and runs:
-        chosen, _, _ = decide(gather(runs), criteria)
-        for run in runs:
-            if run.path.name == chosen.name:
-                pixel = run.config().sampling.pixel_nm
-                sampling = config.sampling if pixel is None else with_pixel(config, pixel)
-                return run.path, sampling
-    return config.run, at_pixel(config, entry.pixel_factor)
+    before = next((run for run in runs if run.path.name == entry.start), None)
+    passing = [] if before is None else [c.key for c in candidates(read_records(before), Guards()) if not c.refused]
+    last = max((step for _, step in passing), default=0)
+    if before is None or not last:
+        return config.run, at_pixel(config, entry.pixel_factor)
+    start = RunFolder(home / f"{entry.name}-start")
+    start.path.mkdir(exist_ok=True)
+    become(start, before, next(r for r in read_records(before) if r.step == last))
+    pixel = before.config().sampling.pixel_nm
+    return start.path, config.sampling if pixel is None else with_pixel(config, pixel)
 
 
 def at_pixel(config: AdaptConfig, factor: float) -> SamplingConfig:
@@ -194,9 +207,11 @@ def with_pixel(config: AdaptConfig, pixel_nm: float) -> SamplingConfig:
 def check(options: AutoOptions) -> None:
     """Raise a ConfigError unless all entries and criteria exist."""
     names = [entry.name for entry in options.portfolio]
-    if len(set(names)) < len(names) or SOURCE_ONLY in names:
-        raise ConfigError(f"The portfolio's names {names} must differ from each other and from {SOURCE_ONLY!r}.")
-    for entry in options.portfolio:
+    if len(set(names)) < len(names) or {SOURCE, SOURCE_ONLY} & set(names):
+        raise ConfigError(f"The portfolio's names {names} must differ from each other, {SOURCE!r} and {SOURCE_ONLY!r}.")
+    for number, entry in enumerate(options.portfolio):
+        if entry.start not in (SOURCE, *names[:number]):
+            raise ConfigError(unknown("start", entry.start, (SOURCE, *names[:number])))
         parse(METHODS[entry.method.name].options_type, entry.method.options, f"option of {entry.method.name}")
         parse(AugmentConfig, entry.augment)
     for criterion in options.criteria:
@@ -207,15 +222,18 @@ def settle(out: Path, runs: list[RunFolder], criteria: tuple[str, ...]) -> tuple
     """Choose among the candidates of all runs and make ``out`` a run folder with the chosen network."""
     records = gather(runs)
     record, choice, text = decide(records, criteria)
-    home = next((run for run in runs if run.path.name == record.name), runs[0])
-    folder = RunFolder(out)
-    shutil.copyfile(home.path / "config.yaml", out / "config.yaml")
-    checkpoint.write_text(out / "run.json", (home.path / "run.json").read_text(encoding="utf-8"))
-    if (home.path / REFERENCE).is_file():
-        shutil.copyfile(home.path / REFERENCE, out / REFERENCE)
-    adopt(record, folder)
+    become(RunFolder(out), next((run for run in runs if run.path.name == record.name), runs[0]), record)
     checkpoint.write_text(out / REPORT, text)
     return record, choice.why, choice.warning, len(records)
+
+
+def become(folder: RunFolder, run: RunFolder, record: Record) -> None:
+    """Make a folder a run like the one that a candidate is of, with that candidate as its ``best``."""
+    shutil.copyfile(run.path / "config.yaml", folder.path / "config.yaml")
+    checkpoint.write_text(folder.path / "run.json", (run.path / "run.json").read_text(encoding="utf-8"))
+    if (run.path / REFERENCE).is_file():
+        shutil.copyfile(run.path / REFERENCE, folder.path / REFERENCE)
+    adopt(record, folder)
 
 
 def gather(runs: Sequence[RunFolder]) -> list[Record]:

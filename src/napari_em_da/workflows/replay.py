@@ -9,6 +9,8 @@ from napari_em_da.errors import DataError
 from napari_em_da.events import Finished, Notice
 from napari_em_da.jobs import Job, forward
 from napari_em_da.training.folder import RunFolder
+from napari_em_da.workflows.correction_data import is_round
+from napari_em_da.workflows.corrections import CorrectResult, repeat_round
 from napari_em_da.workflows.plan import open_image
 from napari_em_da.workflows.pseudo_volumes import read_manifest
 from napari_em_da.workflows.rounds import learn
@@ -49,7 +51,10 @@ def replay(run: Path, out: Path | None = None) -> Job:
                 "Put the original file back to repeat the run."
             )
     target = full(out) if out is not None else folder.path.with_name(folder.path.name + "-replay")
-    result: TrainResult = yield from forward(learn(config.model_copy(update={"run": target})))
+    job = (
+        repeat_round(folder.path, target) if is_round(folder.path) else learn(config.model_copy(update={"run": target}))
+    )
+    result: TrainResult | CorrectResult = yield from forward(job)
     original = info["result"]["digest"]
     if result.digest != original:
         changed = {k: v for k, v in RunFolder(target).info()["versions"].items() if info["versions"].get(k) != v}

@@ -19,6 +19,8 @@ from napari_em_da.methods.pseudo_labels import PseudoLabelsOptions
 from napari_em_da.selection.ranking import SOURCE_ONLY
 from napari_em_da.training import checkpoint
 from napari_em_da.training.folder import RunFolder
+from napari_em_da.workflows.correction_data import is_round
+from napari_em_da.workflows.corrections import resume_round
 from napari_em_da.workflows.judging import CANDIDATES, REPORT, Record, adopt, decide, read_records
 from napari_em_da.workflows.plan import Plan, make_plan
 from napari_em_da.workflows.pseudo_labelling import make_pseudo_labels
@@ -33,18 +35,24 @@ from napari_em_da.workflows.train import (
     full,
     train,
 )
+from napari_em_da.workflows.validation import Look
 
 ROUNDS = "rounds"
 BEFORE = "before.npy"  # what the source model predicts on the windows of the judge
 
 
-def learn(config: TrainConfig, *, resume: bool = False) -> Job:
-    """Train as the method asks for: in rounds where it learns from pseudo-labels, else as ``train`` does."""
+def learn(config: TrainConfig, *, resume: bool = False, look: Look | None = None) -> Job:
+    """Train as the method asks for: in rounds where it learns from pseudo-labels, else as ``train`` does.
+
+    A stopped round of corrections goes on as one.
+    """
+    if resume and is_round(config.run):
+        return resume_round(config.run)
     job = rounds if METHODS[config.method.name].pseudo else train
-    return job(config, resume=resume)
+    return job(config, resume=resume, look=look)
 
 
-def rounds(config: TrainConfig, *, resume: bool = False) -> Job:
+def rounds(config: TrainConfig, *, resume: bool = False, look: Look | None = None) -> Job:
     """Adapt ``config.init`` to ``config.target`` in rounds and yield the events of one long training.
 
     Every round is a run of its own in ``rounds/1``, ``rounds/2``, …, which starts from the one before; the steps of the
@@ -86,7 +94,7 @@ def rounds(config: TrainConfig, *, resume: bool = False) -> Job:
             raise JobFailed(f"{notice.text} Lower tau, raise accepted, set z_consistent=false, or train longer first.")
         done = sum(entry["steps"] for entry in made)
         if not ((folder.path / "run.json").is_file() and folder.info().get("finished")):
-            yield from as_one(train(folder.config(), resume=True), done, config.training.steps, said)
+            yield from as_one(train(folder.config(), resume=True, look=look), done, config.training.steps, said)
         result = folder.info()["result"]
         folders.append(folder)
         made.append({"steps": result["steps"], "chosen": result["best_step"], "pseudo": [vars(v) for v in volumes]})

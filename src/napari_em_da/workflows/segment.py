@@ -14,7 +14,7 @@ from napari_em_da.config import ImageConfig, SegmentConfig
 from napari_em_da.events import Finished, Notice, Progress, Saved
 from napari_em_da.inference.predict import predict
 from napari_em_da.inference.store import Outputs, Prediction
-from napari_em_da.io import check_output
+from napari_em_da.io import check_output, working_store
 from napari_em_da.jobs import Job, forward
 from napari_em_da.sampling.source import SAME_SPACING
 from napari_em_da.training.folder import RunFolder
@@ -66,7 +66,7 @@ def segment(config: SegmentConfig) -> Job:
     values = [0, *(members[0] for members in info["classes"].values())]
     factor = scale_factor(volume, info["pixel_nm"])
     at_scale = volume if factor is None else resample(volume, factor)
-    store = config.output.with_name(f".{config.output.name}.working")
+    store = working_store(config.output)
     outputs = Outputs(
         store, labels=factor is None, probabilities=factor is not None or config.probabilities is not None
     )

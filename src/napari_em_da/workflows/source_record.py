@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from napari_em_da.config import TrainConfig
+from napari_em_da.config import LabelledConfig, TrainConfig
 from napari_em_da.errors import ConfigError, DataError
 from napari_em_da.methods._base import MethodSpec
 from napari_em_da.selection._base import Reference
@@ -27,6 +27,11 @@ class SourceRecord:
 def keep(folder: RunFolder, reference: Reference) -> None:
     """Save the shapes beside ``run.json``, which holds the class shares and the pixel size."""
     checkpoint.write_text(folder.path / REFERENCE, reference.to_json() + "\n")
+
+
+def at_hand(source: tuple[LabelledConfig, ...]) -> tuple[LabelledConfig, ...]:
+    """Return the labelled volumes if all their files exist, else none: a part of a source is another source."""
+    return source if all(path.exists() for item in source for path in (item.image, item.labels)) else ()
 
 
 def recall(config: TrainConfig, method: MethodSpec) -> SourceRecord:

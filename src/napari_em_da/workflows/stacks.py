@@ -13,7 +13,7 @@ from napari_em_da.postprocess import Holds, Stack
 from napari_em_da.postprocess._base import check_probabilities
 from napari_em_da.volume import Volume, VoxelSize
 from napari_em_da.workflows.plan import class_indices
-from napari_em_da.workflows.sidecar import Classes, read_sidecar
+from napari_em_da.workflows.sidecar import Classes, Sidecar, read_sidecar
 
 BLOCK = (64, 512, 512)
 IGNORED = 255
@@ -40,8 +40,20 @@ def open_stack(
     DataError
         If the volume cannot hold that, or probabilities lie outside 0 to 1.
     """
-    volume = Volume.open(path, voxel_nm=voxel_nm)
-    recorded = read_sidecar(path)
+    stack, classes = stack_of(Volume.open(path, voxel_nm=voxel_nm), read_sidecar(path), holds=holds, labelled=labelled)
+    data = stack.data
+    if data.size * data.dtype.itemsize <= in_memory_gib * 2**30:
+        data = data.compute(scheduler="synchronous")
+    else:
+        data = data.rechunk({axis: min(size, data.shape[axis]) for axis, size in enumerate(BLOCK)})
+    return stack.with_data(data), classes
+
+
+def stack_of(
+    volume: Volume, recorded: Sidecar | None = None, *, holds: Holds | None = None, labelled: tuple[int, ...] = ()
+) -> tuple[Stack, Classes]:
+    """Return a volume as a lazy stack in the volume's own chunks, and its classes; as `open_stack`."""
+    path = volume.path or volume.name
     holds = holds or _recorded(recorded.holds if recorded else None) or _guess(volume)
     data: Any = volume.data
     if holds == "probabilities":
@@ -65,10 +77,6 @@ def open_stack(
     else:
         classes = recorded.classes if recorded else {}
         data = data.astype(np.uint64 if volume.dtype.itemsize > 4 else np.uint32)
-    if data.size * data.dtype.itemsize <= in_memory_gib * 2**30:
-        data = data.compute(scheduler="synchronous")
-    else:
-        data = data.rechunk({axis: min(size, data.shape[axis]) for axis, size in enumerate(BLOCK)})
     names = ("background", *classes)
     return Stack(data, holds, volume.voxel_nm, names, labelled), classes
 
@@ -122,7 +130,7 @@ def _found(volume: Volume) -> Classes:
     values -= {0, IGNORED}
     if len(values) > MOST_CLASSES or min(values, default=0) < 0:
         raise DataError(
-            f"{volume.path} holds {len(values)} values, as instances do rather than classes; say that it holds "
-            "instances."
+            f"{volume.path or volume.name} holds {len(values)} values, as instances do rather than classes; say that "
+            "it holds instances."
         )
     return {str(v): (v,) for v in sorted(values)}

@@ -27,12 +27,14 @@ from napari_em_da.workflows.plan import (
 from napari_em_da.workflows.pseudo_volumes import pseudo_sources
 from napari_em_da.workflows.scale import in_plane
 from napari_em_da.workflows.source_record import keep
-from napari_em_da.workflows.validation import Validation
+from napari_em_da.workflows.validation import Look, Validation
 
 Region = tuple[slice, slice, slice]
 
 
-def prepare(plan: Plan, folder: RunFolder) -> Generator[Event, None, tuple[dict[str, Sampler], Validation]]:
+def prepare(
+    plan: Plan, folder: RunFolder, look: Look | None = None
+) -> Generator[Event, None, tuple[dict[str, Sampler], Validation]]:
     """Load labels, compute weight maps and build the samplers; returns (samplers, validation)."""
     config, s = plan.config, plan.config.sampling
     match = plan.target[0].intensity if plan.target and config.augment.match_target else None
@@ -86,14 +88,14 @@ def prepare(plan: Plan, folder: RunFolder) -> Generator[Event, None, tuple[dict[
     held = sampler(held_out, "validation", **still).grid(s.validation_patches) if held_out else []
     shapes = source_shapes(plan, folder)
     if not targets or shapes is None:
-        return samplers, Validation(plan, held)
+        return samplers, Validation(plan, held, look=look)
     seen = sampler(targets, "target-preview", **still).grid(s.selection_patches)
     windows = [sample.image for sample in seen]
     matched = (
         sampler([in_look_of(part, plan.target[0]) for part in held_out], "validation", **still) if held_out else None
     )
     looks = matched.grid(s.validation_patches) if matched else []
-    return samplers, Validation(plan, held, Judge(folder, windows, shapes), looks)
+    return samplers, Validation(plan, held, Judge(folder, windows, shapes), looks, look)
 
 
 def in_look_of(source: Source, target: Volume) -> Source:

@@ -39,8 +39,7 @@ def check_target(target: Volume, sources: Sequence[Volume]) -> list[str]:
         )
     if target.shape[0] == 1:
         found.append(f"{target.name} is a single section; a volume shows more of what varies between sections.")
-    ours, theirs = lean(target.intensity), [lean(source.intensity) for source in sources]
-    if any(ours * other < 0 and min(abs(ours), abs(other)) > SKEW for other in theirs):
+    if any(inverted(target, source) for source in sources):
         found.append(
             f"The contrast of {target.name} looks inverted against the source (its histogram leans the other way). "
             "If membranes are dark in one and bright in the other, invert one of the volumes, or train with "
@@ -70,6 +69,12 @@ def blank_sections(volume: Volume) -> list[int]:
     """Return those of up to 32 evenly spread sections that hold one single value."""
     sections = spread(volume.shape[0], SAMPLED)
     return [z for z in sections if np.ptp(volume.read((slice(z, z + 1),)).astype(np.float64)) == 0]
+
+
+def inverted(target: Volume, source: Volume) -> bool:
+    """Return whether the two histograms clearly lean to opposite sides, as those of inverted contrast do."""
+    ours, other = lean(target.intensity), lean(source.intensity)
+    return ours * other < 0 and min(abs(ours), abs(other)) > SKEW
 
 
 def lean(intensity: Intensity) -> float:

@@ -29,7 +29,7 @@ from napari_em_da.workflows.plan import (
 )
 from napari_em_da.workflows.pseudo_volumes import check_pseudo
 from napari_em_da.workflows.streams import prepare
-from napari_em_da.workflows.validation import Validation
+from napari_em_da.workflows.validation import Look, Validation
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class TrainResult:
     seconds: float
 
 
-def train(config: TrainConfig, *, resume: bool = False) -> Job:
+def train(config: TrainConfig, *, resume: bool = False, look: Look | None = None) -> Job:
     """Train as ``config`` says and yield events.
 
     Parameters
@@ -57,6 +57,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> Job:
         ``config.run`` is the folder to create.
     resume : bool
         Continue the run in that folder from its last checkpoint, bit for bit on the CPU.
+    look : callable, optional
+        Shows more of the network at each validation, as `watching.Watch` does; the run stays the same.
 
     Yields
     ------
@@ -83,7 +85,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Job:
         yield Notice(text)
     for text in plan.warnings:
         yield Notice(text, "warning")
-    samplers, validation = yield from prepare(plan, folder)
+    samplers, validation = yield from prepare(plan, folder, look)
     method = make_method(plan)
     if plan.target and not folder.best.is_file():
         yield from judge_source(method.to(plan.device), validation, folder)

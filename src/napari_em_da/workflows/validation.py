@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,9 +11,13 @@ from torch import Tensor
 from napari_em_da.events import Event, Metric, Notice, Preview
 from napari_em_da.methods._base import Method
 from napari_em_da.metrics.overlap import confusion_matrix
+from napari_em_da.models._base import SegmentationNet
 from napari_em_da.sampling import Sample
 from napari_em_da.workflows.judging import Judge
 from napari_em_da.workflows.plan import Plan
+
+# Shows more of the network at each validation: (plan, network, images to logits, step) -> events, as `watching.Watch` does.
+Look = Callable[[Plan, SegmentationNet, Callable[[Tensor], Tensor], int], Iterator[Event]]
 
 
 class Validation:
@@ -22,15 +26,22 @@ class Validation:
     Without a target the score is the mean foreground IoU on held-out source windows. With a target the `Judge` keeps
     every validated network as a candidate and chooses among them; no target label is ever at hand here. The source is
     then looked at twice: as it is, and (``matched``) with the target's histogram and the target's statistics.
+    ``look`` may show more of the network; it changes nothing.
     """
 
     def __init__(
-        self, plan: Plan, held_out: list[Sample], judge: Judge | None = None, matched: Sequence[Sample] = ()
+        self,
+        plan: Plan,
+        held_out: list[Sample],
+        judge: Judge | None = None,
+        matched: Sequence[Sample] = (),
+        look: Look | None = None,
     ) -> None:
         self.plan = plan
         self.held_out = held_out
         self.judge = judge
         self.matched = matched
+        self.look = look
 
     def __call__(self, method: Method, step: int) -> Iterator[Event]:
         """Yield previews and one Metric."""
@@ -43,6 +54,9 @@ class Validation:
         for sample in self.held_out[:1]:
             predicted = self._predict(method, sample, "source")
             yield from previews(sample.image.numpy(), predicted, step)
+        if self.look is not None:
+            with method.segmenting("source") as network:
+                yield from self._look(network, step)
         # where nothing is held out, the last weights are the best
         values["score"] = values.get("val/iou", 0.0) if self.held_out else float(step)
         yield Metric(step, values)
@@ -69,10 +83,17 @@ class Validation:
             first = judge.windows[0][:1]
             with torch.inference_mode():
                 predicted = self._logits(network, first).argmax(1).to(torch.uint8).cpu().numpy()
+            shown = list(self._look(network, step))
+        yield from shown
         yield from previews(first.numpy(), predicted, step)
         yield Metric(step, {**values, **found})
         if "collapsed" in found:
             yield Notice(f"Stopped at step {step}: {judge.why_collapsed()}", "warning")
+
+    def _look(self, network: SegmentationNet, step: int) -> Iterator[Event]:
+        if self.look is not None:
+            network.eval()
+            yield from self.look(self.plan, network, lambda image: self._logits(network, image), step)
 
     def _logits(self, network: torch.nn.Module, image: Tensor) -> Tensor:
         plan = self.plan
