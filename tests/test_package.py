@@ -61,7 +61,6 @@ def test_manifest_is_valid_and_every_command_exists() -> None:
     npe2 = pytest.importorskip("npe2")
     manifest = npe2.PluginManifest.from_file(SOURCE / "napari.yaml")
     assert manifest.name == PROJECT["name"]
-    assert [w.display_name for w in manifest.contributions.widgets] == ["Weight maps", "Train", "Segment"]
     manifest.validate_imports()
 
 

@@ -11,20 +11,25 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLineEdit, QPush
 
 
 class LayerChoice(QComboBox):
-    """A menu of the viewer's layers of one type that follows the layer list.
+    """A menu of the viewer's layers of a type that follows the layer list.
 
     Parameters
     ----------
     viewer : napari.Viewer
-    kind : type of layer
+    kind : type of layer, or several
     optional : bool
-        Offer "none" first.
+        Offer no layer first.
+    empty : str
+        What stands for no layer.
     """
 
     chosen = Signal()
 
-    def __init__(self, viewer: Any, kind: type[Layer], *, optional: bool = False) -> None:
+    def __init__(
+        self, viewer: Any, kind: type[Layer] | tuple[type[Layer], ...], *, optional: bool = False, empty: str = "none"
+    ) -> None:
         super().__init__()
+        self._empty = empty
         self._layers = viewer.layers
         self._kind = kind
         self._optional = optional
@@ -40,9 +45,22 @@ class LayerChoice(QComboBox):
         chosen = self.currentData()
         return chosen if chosen in self._layers else None
 
+    def layers(self) -> list[Layer]:
+        """Return the layers that the menu offers."""
+        return [layer for layer in map(self.itemData, range(self.count())) if layer is not None]
+
     def choose(self, layer: Layer) -> None:
         """Choose a layer of the viewer."""
         self.setCurrentIndex(self._index_of(layer))
+
+    def memo(self) -> str | None:
+        """Return the name of the chosen layer."""
+        return None if self.layer is None else str(self.layer.name)
+
+    def restore(self, name: str | None) -> None:
+        """Choose the layer of this name, if it is there."""
+        if name is not None and name in self._layers:
+            self.choose(self._layers[name])
 
     def refresh(self, event: Any = None) -> None:
         """List the layers again and keep the choice where that layer is still there."""
@@ -50,7 +68,7 @@ class LayerChoice(QComboBox):
         self.blockSignals(True)
         self.clear()
         if self._optional:
-            self.addItem("none", None)
+            self.addItem(self._empty, None)
         for layer in self._layers:
             if isinstance(layer, self._kind) and not layer.metadata.get("preview"):
                 self.addItem(layer.name, layer)
@@ -103,6 +121,14 @@ class PathLine(QWidget):
     @path.setter
     def path(self, path: Path | None) -> None:
         self.line.setText("" if path is None else str(path))
+
+    def memo(self) -> str:
+        """Return what the line holds."""
+        return self.line.text()
+
+    def restore(self, text: str) -> None:
+        """Show it again."""
+        self.line.setText(text)
 
     def _browse(self) -> None:
         start = str(self.path or Path.home())

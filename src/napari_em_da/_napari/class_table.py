@@ -55,6 +55,20 @@ class ClassTable(QTableWidget):
                 found.append((int(tick.text()), tick.checkState() == Qt.CheckState.Checked, name.text().strip()))
         return found
 
+    def memo(self) -> list[tuple[int, bool, str]]:
+        """Return the rows."""
+        return self.rows()
+
+    def restore(self, rows: list[tuple[int, bool, str]]) -> None:
+        """Tick and name the values as they were; those that are not listed are passed over."""
+        places = {value: row for row, (value, _, _) in enumerate(self.rows())}
+        for value, ticked, name in rows:
+            row = places.get(value)
+            tick, cell = (None, None) if row is None else (self.item(row, VALUE), self.item(row, NAME))
+            if tick is not None and cell is not None:
+                tick.setCheckState(Qt.CheckState.Checked if ticked else Qt.CheckState.Unchecked)
+                cell.setText(name)
+
     def classes(self) -> dict[str, tuple[int, ...]]:
         """Return {name: label values} of the ticked rows.
 

@@ -13,21 +13,36 @@ MARGIN = 6
 
 
 class Curve(QWidget):
-    """Named series over steps, hidden while there are none; the newest values stand in the legend."""
+    """Named series over steps, hidden while there are none; the newest values stand in the legend.
 
-    def __init__(self, title: str) -> None:
+    Parameters
+    ----------
+    title : str
+    log : bool
+        A logarithmic scale, for ratios.
+    lines : numbers
+        Values to mark by a dashed line, always in the picture.
+    """
+
+    unit = "step"
+
+    def __init__(self, title: str, *, log: bool = False, lines: tuple[float, ...] = ()) -> None:
         super().__init__()
         self._title = title
+        self._log = log
+        self._lines = lines
         self.series: dict[str, list[tuple[int, float]]] = {}
-        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.setMinimumHeight(64)
+        self.setMaximumHeight(110)
         self.hide()
 
     def sizeHint(self) -> QSize:
-        return QSize(200, 96)
+        return QSize(200, 76)
 
     def add(self, step: int, name: str, value: float) -> None:
         """Append one point; a step that was there before (a resumed run) replaces what came after it."""
-        if not math.isfinite(value):
+        if not math.isfinite(value) or (self._log and value <= 0):
             return
         points = self.series.setdefault(name, [])
         while points and points[-1][0] >= step:
@@ -38,7 +53,7 @@ class Curve(QWidget):
 
     def clear(self) -> None:
         self.series.clear()
-        self.update()
+        self.hide()
 
     def paintEvent(self, event: QPaintEvent | None) -> None:
         """Draw title, range, curves and legend."""
@@ -55,7 +70,12 @@ class Curve(QWidget):
         if not points:
             painter.drawText(area, int(Qt.AlignmentFlag.AlignCenter), "nothing yet")
             return
-        (left, right), (low, high) = span([p[0] for p in points]), span([p[1] for p in points])
+        seen = [*(p[1] for p in points), *self._lines]
+        (left, right), (low, high) = span([p[0] for p in points]), span([self._place(value) for value in seen])
+        painter.setPen(QPen(QColor(128, 128, 128), 1, Qt.PenStyle.DashLine))
+        for value in self._lines:
+            y = area.bottom() - area.height() * (self._place(value) - low) / (high - low)
+            painter.drawLine(QPointF(area.left(), y), QPointF(area.right(), y))
         for number, series in enumerate(self.series.values()):
             painter.setPen(QPen(QColor(COLOURS[number % len(COLOURS)]), 1.5))
             step = max(1, len(series) // max(1, int(area.width())))
@@ -63,16 +83,21 @@ class Curve(QWidget):
             line_of = [
                 QPointF(
                     area.left() + area.width() * (x - left) / (right - left),
-                    area.bottom() - area.height() * (y - low) / (high - low),
+                    area.bottom() - area.height() * (self._place(y) - low) / (high - low),
                 )
                 for x, y in shown
             ]
             painter.drawPolyline(QPolygonF(line_of))
         painter.setPen(text)
         inner = area.adjusted(3, 1, -3, -1)
-        painter.drawText(inner, int(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft), f"{high:.3g}")
-        painter.drawText(inner, int(Qt.AlignmentFlag.AlignBottom | Qt.AlignmentFlag.AlignLeft), f"{low:.3g}")
-        painter.drawText(inner, int(Qt.AlignmentFlag.AlignBottom | Qt.AlignmentFlag.AlignRight), f"step {right:g}")
+        painter.drawText(inner, int(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft), f"{max(seen):.3g}")
+        painter.drawText(inner, int(Qt.AlignmentFlag.AlignBottom | Qt.AlignmentFlag.AlignLeft), f"{min(seen):.3g}")
+        painter.drawText(
+            inner, int(Qt.AlignmentFlag.AlignBottom | Qt.AlignmentFlag.AlignRight), f"{self.unit} {right:g}"
+        )
+
+    def _place(self, value: float) -> float:
+        return math.log(value) if self._log else value
 
     def _draw_legend(self, painter: QPainter, line: int) -> None:
         metrics = painter.fontMetrics()

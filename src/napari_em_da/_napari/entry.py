@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_em_da._napari.dock import collapsible
 from napari_em_da._napari.form import Form, add_row, combo, form_layout
 from napari_em_da._napari.message import Message
+from napari_em_da._napari.page import collapsible
 from napari_em_da._napari.worker import JobRunner
 from napari_em_da.catalog import Catalog
 from napari_em_da.events import Finished, Progress
@@ -36,6 +37,7 @@ class EntryChoice(QWidget):
         super().__init__()
         self._catalog = catalog
         self.form: Form[Any] | None = None
+        self._wanted: dict[str, Any] = {}
         self.menu = combo(catalog.names())
         for index, entry in enumerate(catalog.names()):
             self.menu.setItemData(index, catalog.summary(entry), TOOL_TIP_ROLE)
@@ -59,9 +61,31 @@ class EntryChoice(QWidget):
 
     def options(self) -> dict[str, Any]:
         """Return the options that differ from the defaults; a ConfigError says what is wrong with one."""
-        return {} if self.form is None else self.form.read().model_dump(exclude_defaults=True)
+        return dict(self._wanted) if self.form is None else self.form.read().model_dump(exclude_defaults=True)
+
+    def memo(self) -> dict[str, Any]:
+        """Return the entry and what was set of its options."""
+        return {"name": self.name, "options": self.options()}
+
+    def restore(self, values: Mapping[str, Any]) -> None:
+        """Choose that entry with those options; an entry that is no longer there is passed over."""
+        index = self.menu.findData(values.get("name"))
+        if index >= 0:
+            options = dict(values.get("options", {}))
+            self.menu.setCurrentIndex(index)
+            self.prefer(options)
+            if options:
+                self.section.expand(animate=False)
+
+    def prefer(self, options: Mapping[str, Any]) -> None:
+        """Set options, at once or when their form is made; nothing is imported for it."""
+        if self.form is None:
+            self._wanted = {**self._wanted, **options}
+        else:
+            self.form.restore(options)
 
     def _forget(self) -> None:
+        self._wanted = {}
         if self.form is not None:
             self.form.setParent(None)
             self.form.deleteLater()
@@ -80,6 +104,8 @@ class EntryChoice(QWidget):
         elif default is not None:
             self.form = Form(default)
             self._column.addWidget(self.form)
+            self.form.restore(self._wanted)
+            self._wanted = {}
             if not self.form.editors:
                 self.state.info("It has no options.")
         self.section.collapse(animate=False)  # the section measures its content only when it opens

@@ -17,9 +17,10 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from qtpy.QtCore import QEvent, QObject, Qt, Signal  # type: ignore[attr-defined]
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QLineEdit, QSpinBox, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QLineEdit, QSlider, QSpinBox, QWidget
 
 from napari_em_da._napari.message import Message
+from napari_em_da._napari.sliding import SlidingLine
 from napari_em_da.config import parse
 from napari_em_da.errors import ConfigError
 
@@ -31,7 +32,13 @@ LABEL_WIDTH = 118
 class Editor:
     """A widget for one field: ``value`` in and out, ``changed`` connects a callback."""
 
-    def __init__(self, info: FieldInfo, value: Any, choices: Sequence[Any] | None) -> None:
+    def __init__(
+        self,
+        info: FieldInfo,
+        value: Any,
+        choices: Sequence[Any] | None,
+        span: tuple[float, float] | None = None,
+    ) -> None:
         kind, self.optional = without_none(info.annotation)
         if choices is None and typing.get_origin(kind) is Literal:
             choices = (*((None,) if self.optional else ()), *typing.get_args(kind))
@@ -44,8 +51,8 @@ class Editor:
         elif kind is int and not self.optional:
             self.widget = spin_box(info)
         else:
-            line = QLineEdit()
-            line.setPlaceholderText(hint(kind, self.optional))
+            line = SlidingLine(*span) if span is not None else QLineEdit()
+            (line.line if isinstance(line, SlidingLine) else line).setPlaceholderText(hint(kind, self.optional))
             self.widget = line
         self.widget.setToolTip(info.description or "")
         self.set(value)
@@ -58,7 +65,7 @@ class Editor:
             return widget.isChecked()
         if isinstance(widget, QSpinBox):
             return widget.value()
-        return from_text(cast(QLineEdit, widget).text(), self.kind, self.optional)
+        return from_text(cast("QLineEdit | SlidingLine", widget).text(), self.kind, self.optional)
 
     def set(self, value: Any) -> None:
         widget = self.widget
@@ -68,9 +75,10 @@ class Editor:
             widget.setChecked(bool(value))
         elif isinstance(widget, QSpinBox):
             widget.setValue(int(value))
-        elif isinstance(widget, QLineEdit):
-            widget.setText(to_text(value))
-            widget.setCursorPosition(0)
+        elif isinstance(widget, QLineEdit | SlidingLine):
+            line = widget.line if isinstance(widget, SlidingLine) else widget
+            line.setText(to_text(value))
+            line.setCursorPosition(0)
 
     def connect(self, callback: Any) -> None:
         for name in ("currentIndexChanged", "toggled", "valueChanged", "textChanged"):
@@ -92,6 +100,8 @@ class Form(QWidget, Generic[M]):
         Turns a field into a menu.
     titles : {field: text}
         Labels where the field's name says too little.
+    sliders : {field: (low, high)}, optional
+        Numbers that get a slider beside their line; with this, those that the model bounds on both sides do too.
     """
 
     changed = Signal()
@@ -104,17 +114,20 @@ class Form(QWidget, Generic[M]):
         without: Sequence[str] = (),
         choices: Mapping[str, Sequence[Any]] | None = None,
         titles: Mapping[str, str] | None = None,
+        sliders: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         super().__init__()
         self._instance = instance
         fields = type(instance).model_fields
         names = [n for n in (only or fields) if n not in without]
-        self.editors = {n: Editor(fields[n], getattr(instance, n), (choices or {}).get(n)) for n in names}
+        spans = {} if sliders is None else {n: sliders.get(n) or span_of(fields[n]) for n in names}
+        self.editors = {n: Editor(fields[n], getattr(instance, n), (choices or {}).get(n), spans.get(n)) for n in names}
         self._message = Message()
         layout, guard = form_layout(self), WheelGuard(self)
         for name, editor in self.editors.items():
             text = (titles or {}).get(name) or title(name)
-            editor.widget.installEventFilter(guard)
+            for part in (editor.widget, *editor.widget.findChildren(QSlider)):
+                part.installEventFilter(guard)
             if isinstance(editor.widget, QCheckBox):
                 editor.widget.setText(text)
                 layout.addRow(editor.widget)
@@ -131,6 +144,16 @@ class Form(QWidget, Generic[M]):
         """Return a valid model of these values and ``others``; a ConfigError says what is wrong."""
         base = {n: getattr(self._instance, n) for n in type(self._instance).model_fields}
         return parse(type(self._instance), {**base, **self.values(), **others})
+
+    def memo(self) -> dict[str, Any]:
+        """Return what the editors show, to keep it."""
+        return self.values()
+
+    def restore(self, values: Mapping[str, Any]) -> None:
+        """Show values that ``memo`` returned; fields that are no longer there are passed over."""
+        for name, value in values.items():
+            if name in self.editors:
+                self.editors[name].set(value)
 
     def _check(self) -> None:
         try:
@@ -170,10 +193,22 @@ def combo(choices: Sequence[Any]) -> QComboBox:
     return widget
 
 
+def bounds_of(info: FieldInfo) -> dict[str, float]:
+    """Return the bounds of a field: ``ge``, ``gt``, ``le`` and ``lt``, as far as there are any."""
+    found = ((name, getattr(bound, name, None)) for bound in info.metadata for name in ("ge", "gt", "le", "lt"))
+    return {name: float(value) for name, value in found if value is not None}
+
+
+def span_of(info: FieldInfo) -> tuple[float, float] | None:
+    """Return the ends of a slider for a float that the model bounds on both sides; None for any other field."""
+    bounds = bounds_of(info)
+    low, high = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
+    return (low, high) if without_none(info.annotation)[0] is float and low is not None and high is not None else None
+
+
 def spin_box(info: FieldInfo) -> QSpinBox:
     """Return a spin box with the field's bounds."""
-    found = ((name, getattr(bound, name, None)) for bound in info.metadata for name in ("ge", "gt", "le", "lt"))
-    bounds = {name: int(value) for name, value in found if value is not None}
+    bounds = {name: int(value) for name, value in bounds_of(info).items()}
     low = bounds.get("ge", bounds.get("gt", -1) + 1)
     high = bounds.get("le", bounds.get("lt", LARGEST + 1) - 1)
     widget = QSpinBox()

@@ -6,10 +6,11 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QSizePolicy
 
 RED = "#ff5c5c"
+ORANGE = "#e08e0b"
 
 
 class Message(QLabel):
-    """Wrapped text; errors are red."""
+    """Wrapped text; warnings are orange, errors red."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,6 +28,9 @@ class Message(QLabel):
 
     def info(self, text: str) -> None:
         self._show(text, "")
+
+    def warn(self, text: str) -> None:
+        self._show(text, f"color: {ORANGE};")
 
     def error(self, text: str) -> None:
         self._show(text, f"color: {RED};")

@@ -2,63 +2,71 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from napari.layers import Image, Labels, Layer
-from pydantic import Field
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_em_da import layers
-from napari_em_da._napari.choice import LayerChoice
-from napari_em_da._napari.dock import Dock
 from napari_em_da._napari.entry import TOOL_TIP_ROLE
 from napari_em_da._napari.form import Form, add_row, combo, form_layout
 from napari_em_da._napari.job_panel import JobPanel
 from napari_em_da._napari.message import Message
+from napari_em_da._napari.page import Page
+from napari_em_da._napari.role_choice import RoleChoice
+from napari_em_da._napari.session import Session
+from napari_em_da._napari.state import plain
+from napari_em_da._napari.weight_options import SLIDERS, MapOptions
 from napari_em_da._napari.worker import JobRunner
-from napari_em_da.config import Config, NonNegative
+from napari_em_da.config import WeightConfig, parse
+from napari_em_da.copying import WeightMapConfig
 from napari_em_da.errors import ConfigError, EmDaError
-from napari_em_da.events import Event, Finished, Progress
+from napari_em_da.events import Finished, Progress
 from napari_em_da.jobs import Job
 from napari_em_da.weights import WEIGHTS
 
 PREVIEW = "weights preview"
-DEBOUNCE_MS = 150
+DEBOUNCE_MS = 30
 
 
-class MapOptions(Config):
-    """What all kinds of weight maps share."""
-
-    scale: Literal["none", "max1", "mean1"] | None = Field(None, description="Scaling of the raw map")
-    floor: NonNegative | None = Field(None, description="Smallest weight; the kind's default if empty")
-    ignore_label: int | None = Field(255, description="Label value that is not annotated: weight 0")
-
-
-class WeightMapsDock(Dock):
-    """Choose labels and a kind of map, watch the weights, compute them all.
+class WeightsPage(Page):
+    """Choose labels and a kind of map, watch the weights, use them in training.
 
     Parameters
     ----------
     napari_viewer : napari.Viewer
+    session : Session, optional
+        What is shared with the other pages.
     """
 
-    def __init__(self, napari_viewer: Any) -> None:
-        super().__init__(napari_viewer)
-        self.labels = LayerChoice(napari_viewer, Labels)
+    name, title = "weights", "Weights"
+    purpose = "Choose how much each pixel counts in training, and see it on the section in view."
+    next_step = "Train uses the map chosen here."
+
+    def __init__(self, napari_viewer: Any, session: Session | None = None) -> None:
+        super().__init__(napari_viewer, session)
+        self.labels = RoleChoice(self.session, "labels", Labels, suggest=True)
         self.kind = combo(WEIGHTS.names())
         self.kind.setCurrentIndex(max(0, self.kind.findData("entropy")))
         for index, name in enumerate(WEIGHTS.names()):
             self.kind.setItemData(index, WEIGHTS.summary(name), TOOL_TIP_ROLE)
+        self.about = QLabel()
+        self.about.setWordWrap(True)
         self.live = QCheckBox("Live preview of this section")
         self.live.setChecked(True)
-        self.common = Form(MapOptions())
+        self.common = Form(MapOptions(), sliders=SLIDERS)
         self.options: Form[Any] = Form(MapOptions(), only=())
+        self._remembered: dict[str, dict[str, Any]] = {}
         self._place = QWidget()
         QVBoxLayout(self._place).setContentsMargins(0, 0, 0, 0)
-        self.state = Message()
+        self.made_of, self.state, self.used = Message(), Message(), Message()
+        self.use_button = QPushButton("Use this map in training")
+        self.use_button.setToolTip("The Train page then trains with exactly this map")
+        self.use_button.clicked.connect(lambda _=False: self.use())
         self.panel = JobPanel("Weight map", {"Compute whole volume": self._whole}, self._show_whole)
         self.previewer = JobRunner(lambda _event: None, self._show_preview)
+        self._sections: layers.SectionWeights | None = None
         self._preview: Image | None = None
         self._wait = QTimer(self)
         self._wait.setSingleShot(True)
@@ -68,40 +76,146 @@ class WeightMapsDock(Dock):
         top = QWidget()
         rows = form_layout(top)
         add_row(rows, "Labels", self.labels)
+        rows.addRow(self.made_of)
         add_row(rows, "Kind", self.kind)
-        self.lay_out([top, self._place, self.common, self.live, self.state], [self.panel])
+        rows.addRow(self.about)
+        lower = [self.use_button, self.used, self.panel]
+        self.lay_out([top, self._place, self.common, self.live, self.state], lower, copies=True)
+        self.keep(labels=self.labels, kind=self.kind, common=self.common, live=self.live)
         self.cancel_with_me(self.panel, self.previewer)
 
         self._watched: Labels | None = None
         self.kind.currentIndexChanged.connect(lambda _: self._show_options())
         self.labels.chosen.connect(self._watch)
-        self.common.changed.connect(self._changed)
+        self.common.changed.connect(self._edited)
         self.live.toggled.connect(self._toggle)
         napari_viewer.dims.events.current_step.connect(self._changed)
         self._show_options()
         self._watch()
 
+    def missing(self) -> str | None:
+        """Return what to choose first."""
+        if self.labels.layer is None:
+            return "Choose a labels layer; open one on the Data page, or a sample from the File menu."
+        return None
+
+    def refresh(self) -> None:
+        """Say what the map is made of, and which map training uses."""
+        super().refresh()
+        names = ", ".join(self.session.classes)
+        self.made_of.info(f"Made of the classes {names}." if names else "Made of the label values as they are.")
+        self._tell_used()
+
+    def call(self) -> tuple[str, WeightMapConfig]:
+        """Return the whole map of the label file.
+
+        Raises
+        ------
+        ConfigError
+            Where the labels have no file, or their values are not the numbers of the classes.
+        """
+        taken, kind, params = self.request()
+        classes = list(self.session.classes.values())
+        if classes and classes != [(number,) for number in range(1, len(classes) + 1)]:
+            raise ConfigError(
+                "The map is made of the classes of the Data page, whose label values are not 1, 2, …; copy the "
+                "training instead, which makes the same map."
+            )
+        if taken.path is None:
+            raise ConfigError(f"The labels {taken.volume.name!r} are in no file; save them and open the file.")
+        ignore = params["ignore_index"]
+        known = {} if ignore is None else {"ignore_label": ignore}
+        values = {"labels": taken.path, **self.weights().model_dump(), "kind": kind, **known}
+        return "weight_map", parse(WeightMapConfig, values)
+
+    def weights(self) -> WeightConfig:
+        """Return the map as training takes it; a ConfigError says what is wrong with an option."""
+        common, options = self.common.read(), self.options.read()
+        params = options.model_dump(mode="json", exclude_defaults=True)
+        return WeightConfig(kind=self.kind.currentData(), scale=common.scale, floor=common.floor, params=params)
+
+    def use(self) -> None:
+        """Train with this map."""
+        try:
+            self.session.set_weights(self.weights(), self.common.read().ignore_label)
+        except EmDaError as error:
+            self.used.error(str(error))
+            return
+        self.edited.emit()
+        self._tell_used()
+
+    def memo(self) -> dict[str, Any]:
+        """Return the kept widgets, and the options of every kind that was looked at."""
+        self._remembered[str(self.kind.currentData())] = self.options.memo()
+        chosen = self.session.weights
+        used = None if chosen is None else {**chosen.model_dump(mode="json"), "ignore": self.session.ignore_label}
+        return {**super().memo(), "options": plain(self._remembered), "used": used}
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Show values that ``memo`` returned."""
+        super().restore(values)
+        self._remembered = dict(values.get("options") or {})
+        self.options.restore(self._remembered.get(str(self.kind.currentData()), {}))
+        used = dict(values.get("used") or {})
+        if used:
+            ignore = used.pop("ignore", None)
+            self.session.set_weights(parse(WeightConfig, used), ignore)
+
+    def close_jobs(self) -> None:
+        """Cancel every job, and wait for nothing more."""
+        self._wait.stop()
+        super().close_jobs()
+
+    def _tell_used(self) -> None:
+        used = self.session.weights
+        if used is None:
+            self.used.clear()
+            return
+        try:
+            same = used == self.weights() and self.session.ignore_label == self.common.read().ignore_label
+        except EmDaError:
+            same = False
+        self.used.info("Training uses this map." if same else f"Training uses another {used.kind} map, chosen before.")
+
+    def _follow(self, what: str) -> None:
+        super()._follow(what)
+        if what == "classes":
+            self._renew()
+
+    def _edited(self) -> None:
+        self._tell_used()
+        self.edited.emit()
+        self._changed()
+
     def _show_options(self) -> None:
         """Put the form of the chosen kind in place of the old one."""
-        old = self.options
-        self.options = Form(WEIGHTS[self.kind.currentData()].options_type())
-        self.options.changed.connect(self._changed)
+        old, kind = self.options, str(self.kind.currentData())
+        self.options = Form(WEIGHTS[kind].options_type(), sliders=SLIDERS)
+        self.options.restore(self._remembered.get(kind, {}))
+        self.options.changed.connect(self._edited)
+        self.about.setText(WEIGHTS.summary(kind))
         column = self._place.layout()
         if column is not None:
             column.addWidget(self.options)
         old.setParent(None)
         old.deleteLater()
-        self._changed()
+        self._edited()
 
     def _watch(self) -> None:
         """Follow what is painted into the chosen layer."""
         if self._watched is not None:
-            self._watched.events.paint.disconnect(self._changed)
-            self._watched.events.data.disconnect(self._changed)
+            self._watched.events.paint.disconnect(self._renew)
+            self._watched.events.data.disconnect(self._renew)
         self._watched = self.labels.layer
         if self._watched is not None:
-            self._watched.events.paint.connect(self._changed)
-            self._watched.events.data.connect(self._changed)
+            self._watched.events.paint.connect(self._renew)
+            self._watched.events.data.connect(self._renew)
+        self.refresh()
+        self._renew()
+
+    def _renew(self, event: Any = None) -> None:
+        """Count anew: labels or classes are others now."""
+        self._sections = None
         self._changed()
 
     def _changed(self, event: Any = None) -> None:
@@ -114,6 +228,7 @@ class WeightMapsDock(Dock):
             return
         self._wait.stop()
         self.previewer.cancel()
+        self.state.clear()
         if self._preview is not None and self._preview in self.viewer.layers:
             self.viewer.layers.remove(self._preview)
         self._preview = None
@@ -143,10 +258,12 @@ class WeightMapsDock(Dock):
         except EmDaError as error:
             self.state.error(str(error))
             return
+        ignore = params.pop("ignore_index")
+        if self._sections is None or self._sections.ignore_label != ignore:
+            self._sections = layers.SectionWeights(taken, self.session.classes, ignore)
         point = self.labels.layer.world_to_data(self.viewer.dims.point)
         z = 0 if taken.flat else min(max(round(float(point[0])), 0), taken.volume.shape[0] - 1)
-        self.state.info(f"Section {z}: computing …")
-        self.previewer.start(section_job(taken, kind, z, params), "Weights preview", silent=True)
+        self.previewer.start(section_job(self._sections, kind, z, params), "Weights preview", silent=True)
 
     def _show_preview(self, result: Any, error: Exception | None) -> None:
         if error is not None:
@@ -170,22 +287,20 @@ class WeightMapsDock(Dock):
 
     def _whole(self) -> Job:
         taken, kind, params = self.request()
-        return volume_job(taken, kind, params)
+        return volume_job(taken, kind, {**params, "classes": dict(self.session.classes)})
 
     def _show_whole(self, layer: layers.LayerData) -> None:
         self.live.setChecked(False)
         self.viewer.add_layer(Layer.create(*layer))
 
 
-def section_job(taken: layers.Snapshot, kind: str, z: int, params: dict[str, Any]) -> Job:
+def section_job(sections: layers.SectionWeights, kind: str, z: int, params: dict[str, Any]) -> Job:
     """Compute one section; Finished carries it with what is needed to show it."""
     yield Progress(0, 1, "sections", "weights")
-    section = layers.weight_section(taken, kind, z, **params)
-    yield Finished((z, section, taken.place, kind, params))
+    yield Finished((z, sections.section(z, kind, **params), sections.taken.place, kind, params))
 
 
 def volume_job(taken: layers.Snapshot, kind: str, params: dict[str, Any]) -> Job:
     """Compute the whole map; Finished carries the layer."""
-    event: Event = Progress(0, 1, "volumes", "weights")
-    yield event
+    yield Progress(0, 1, "volumes", "weights")
     yield Finished(layers.weight_map_layer(taken, kind, **params))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Generator
 from functools import partial
@@ -19,13 +20,40 @@ ACTIVITY_S = 0.25  # between two updates of napari's activity list
 class JobWorker(GeneratorWorker):
     """A worker that always ends: napari's own goes silent on a RuntimeError, and torch raises little else.
 
-    ``quit`` closes the generator at its next event, which lets the job save what it must.
+    ``quit`` closes the generator at its next event, which lets the job save what it must. ``pause`` holds the job
+    between two events: it does nothing at all until ``resume``, and can be stopped all the same.
     """
+
+    def __init__(self, func: Callable[..., Generator[Event, None, None]], *args: Any, **kwargs: Any) -> None:
+        super().__init__(func, *args, **kwargs)
+        self._may_go = threading.Event()
+        self._may_go.set()
+
+    def pause(self) -> None:
+        """Hold the job at its next event."""
+        self._may_go.clear()
+
+    def resume(self) -> None:
+        """Let a paused job go on."""
+        self._may_go.set()
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the job was asked to wait."""
+        return not self._may_go.is_set()
+
+    def quit(self) -> None:
+        """Ask the job to stop, a paused one too."""
+        super().quit()
+        self._may_go.set()
 
     def work(self) -> Any:
         """Emit every event, until the job finishes, fails or is asked to stop."""
         try:
             while True:
+                self._may_go.wait()
+                if self.abort_requested:
+                    break
                 event = advance(self._gen)
                 if event is None or (self.abort_requested and not isinstance(event, Finished)):
                     break
@@ -88,12 +116,28 @@ class JobRunner:
         self._generation = 0
         self._worker: JobWorker | None = None
         self._next: Callable[[], None] | None = None
+        self.silent = False
         self._shown = 0.0
         self._outcome: tuple[Any, Exception | None] = (None, None)
 
     @property
     def running(self) -> bool:
         return self._worker is not None
+
+    @property
+    def paused(self) -> bool:
+        """Whether a job is held between two events."""
+        return self._worker is not None and self._worker.is_paused
+
+    def pause(self) -> None:
+        """Hold the running job at its next event; everything it has in memory stays there."""
+        if self._worker is not None:
+            self._worker.pause()
+
+    def resume(self) -> None:
+        """Let a paused job go on."""
+        if self._worker is not None:
+            self._worker.resume()
 
     def start(self, job: Job, title: str, *, silent: bool = False) -> None:
         """Start a job, or once the running one has stopped: two trainings never share the processor.
@@ -121,6 +165,7 @@ class JobRunner:
 
     def _begin(self, job: Job, title: str, silent: bool, generation: int) -> None:
         self._outcome = (None, None)
+        self.silent = silent
         if silent:
             worker = JobWorker(passing, job)
         else:

@@ -100,7 +100,7 @@ def _epfl_to_vnc(data: Path, work: Path) -> Pair:
 
 def _vnc_to_epfl(data: Path, work: Path) -> Pair:
     train, test = _epfl(data, work)
-    return Pair("vnc->epfl mito", _vnc(data, work)[0], train[0], test, VNC, EPFL, {"mito": (2,)}, 10)
+    return Pair("vnc->epfl mito", _vnc(data, work)[0], train[0], test, {"mito": (3,)}, EPFL, {"mito": (2,)}, 10)
 
 
 def _flyem_to_vnc(data: Path, work: Path) -> Pair:

@@ -232,7 +232,7 @@ def _find_places(taken: Snapshot, run: Path | None, where: Any, seen: list[Any],
     shapes = {} if run is None else known_shapes(run, taken)
     size = tuple(min(px, n) for px, n in zip(options.pop("window_px", (256, 256)), scores.shape[1:3], strict=True))
     shift = np.array([*corner, 0, 0])
-    inner = [tuple((np.array(item) - shift).tolist()) for item in seen if 0 <= item[0] - corner[0] < len(scores)]
+    inner = [tuple((np.array(item) - shift).tolist()) for item in seen if 0 <= item[0] - corner[0] < scores.shape[0]]
     places = find(scores, image=picture, seen=inner, names=names, window_px=size, **{**shapes, **options})
     yield Progress(1, 1, "volumes", "looking for places")
     back = [

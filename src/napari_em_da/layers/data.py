@@ -111,7 +111,7 @@ def _handled(role: str, layer: Any, volume: Volume) -> Iterator[Finding]:
         yield Finding(f"{volume.name} has several resolutions; the full one is used.", "info", role=role)
     if role in ("labels", "truth"):
         if volume.dtype.kind == "f":
-            text = f"{volume.name} holds numbers with decimals ({volume.dtype}), but labels are whole numbers."
+            text = f"{volume.name} is stored as decimal numbers ({volume.dtype}); labels must be whole numbers."
             yield Finding(text, "error", "integers", role)
         elif isinstance(layer, tuple) and layer[2:] == ("image",) or hasattr(layer, "contrast_limits"):
             text = f"{volume.name} is open as an image; labels have to be a labels layer."

@@ -102,6 +102,8 @@ def result_layers(result: Any, like: Any) -> list[LayerData]:
     features = {"index": [0, *names], "class": ["background", *names.values()]}
     about: dict[str, Any] = {"name": f"{taken.volume.name} segmentation", "features": features}
     about["metadata"] = {"path": str(result.output)}
+    if result.probabilities is not None:
+        about["metadata"]["probabilities"] = str(result.probabilities)
     layers: list[LayerData] = [(data[0] if taken.flat else data, {**taken.place, **about}, "labels")]
     if result.probabilities is not None:
         probabilities = Volume.open(result.probabilities).data

@@ -95,7 +95,7 @@ class SectionWeights:
         if not self._classes:
             volume = self.taken.volume
             return (volume.source if isinstance(volume.source, np.ndarray) else volume.data), self.ignore_label
-        from napari_em_da.workflows.plan import IGNORE, class_indices
+        from napari_em_da.weights._indices import IGNORE, class_indices
 
         if self._indices is None:
             lazy = class_indices(self.taken.volume, self._classes, self.ignore_label)

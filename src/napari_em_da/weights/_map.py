@@ -157,18 +157,16 @@ def _finished(spec: WeightSpec, options: Any, stack: LabelStack, finish: Finish)
         )
     from napari_em_da.weights._compiled import in_threads
 
-    factor = stack.over_volume(
-        ("scale", finish.scale, repr(options)),
-        lambda whole: _volume_factor(spec.raw(whole, options), whole, finish.scale),
-        lambda: _factor(raw, stack, finish.scale),
-    )
+    factor = 1.0
+    if finish.scale != "none":
+        factor = stack.over_volume(
+            ("scale", finish.scale, repr(options)),
+            lambda whole: (_factor_lazy if whole.lazy else _factor)(spec.raw(whole, options), whole, finish.scale),
+            lambda: _factor(raw, stack, finish.scale),
+        )
     sections = zip(raw, stack.covered, strict=True)
     in_threads(lambda pair: _finish_block(*pair, factor, finish, stack.ignore_index), sections)
     return raw
-
-
-def _volume_factor(raw: Any, stack: LabelStack, scale: str) -> Any:
-    return (_factor_lazy if stack.lazy else _factor)(raw, stack, scale) if scale != "none" else 1.0
 
 
 def _finish_block(weights: Weights, labels: Any, factor: float, finish: Finish, ignore_index: int | None) -> Weights:

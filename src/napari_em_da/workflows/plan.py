@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import psutil
 import torch
 
@@ -21,6 +19,8 @@ from napari_em_da.models import MODELS
 from napari_em_da.models._base import SegmentationNet
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.volume import Volume
+from napari_em_da.weights._indices import class_indices as class_indices  # others take them from here
+from napari_em_da.weights._indices import class_values as class_values
 from napari_em_da.workflows.class_shares import check_classes
 from napari_em_da.workflows.label_fraction import annotated_sections, chosen_sections, only
 from napari_em_da.workflows.scale import find_scale
@@ -175,37 +175,6 @@ def open_labelled(
         return LabelledVolume(image, indices)
     sections = chosen_sections(annotated_sections(indices), item.fraction, seed)
     return LabelledVolume(image, only(indices, sections), sections)
-
-
-def class_indices(labels: Volume, classes: Mapping[str, tuple[int, ...]], ignore: int | None) -> Any:
-    """Return a lazy uint8 array: 0 background, 1… the classes in their order, 255 where ``ignore``."""
-    values = class_values(classes)
-
-    def translate(block: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-        out = np.zeros(block.shape, np.uint8)
-        for index, members in enumerate(values, start=1):
-            for value in members:
-                out[block == value] = index
-        if ignore is not None:
-            out[block == ignore] = IGNORE
-        return out
-
-    return labels.data.map_blocks(translate, dtype=np.uint8)  # type: ignore[call-arg, arg-type]  # dask's wrapper
-
-
-def class_values(classes: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """Return the label values per class; a value in two classes is a ConfigError."""
-    seen: dict[int, str] = {}
-    for name, members in classes.items():
-        for value in members:
-            if value in seen:
-                raise ConfigError(
-                    f"Label value {value} is in two classes, {seen[value]!r} and {name!r}; give it to one."
-                )
-            seen[value] = name
-    if len(classes) > 254:
-        raise ConfigError(f"{len(classes)} classes are too many; at most 254 fit.")
-    return list(classes.values())
 
 
 def build_network(config: TrainConfig) -> tuple[SegmentationNet, dict[str, Any]]:

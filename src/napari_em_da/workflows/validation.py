@@ -16,7 +16,7 @@ from napari_em_da.sampling import Sample
 from napari_em_da.workflows.judging import Judge
 from napari_em_da.workflows.plan import Plan
 
-# Shows more of the network at each validation: (plan, network, images to logits, step) -> events, as `watching.Watch` does.
+# Shows more of the network at each validation: (plan, network, images to logits, step) -> events; see `watching.Watch`.
 Look = Callable[[Plan, SegmentationNet, Callable[[Tensor], Tensor], int], Iterator[Event]]
 
 

@@ -1,0 +1,294 @@
+"""The guided window: one dock whose pages lead from two stacks to a segmentation that can be trusted."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from napari.layers import Layer
+from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtWidgets import QMainWindow, QStackedWidget, QVBoxLayout, QWidget
+
+from napari_em_da._napari.closing import CloseFilter
+from napari_em_da._napari.form import Form
+from napari_em_da._napari.job_panel import JobPanel
+from napari_em_da._napari.keeper import Keeper
+from napari_em_da._napari.message import Message
+from napari_em_da._napari.page import WIDTH, Page
+from napari_em_da._napari.records import Opened, Reopened, layer_of, path_of, reopening, roles_of
+from napari_em_da._napari.session import Session
+from napari_em_da._napari.stepper import Onward, Stepper
+from napari_em_da._napari.worker import JobRunner
+from napari_em_da.errors import EmDaError
+from napari_em_da.layers.settings import apply_settings, read_settings
+
+PAGES = {  # in their order: the module and the class of each
+    "data": "DataPage",
+    "weights": "WeightsPage",
+    "train": "TrainPage",
+    "adapt": "AdaptPage",
+    "segment": "SegmentPage",
+    "refine": "RefinePage",
+    "evaluate": "EvaluatePage",
+    "correct": "CorrectPage",
+}
+SAVE_MS = 1000
+LOOK_MS = 300
+WINDOW = "window"  # where the project keeps what belongs to no page
+SETS_SESSION = ("weights",)  # pages whose values count before they are shown
+
+
+class GuideDock(QWidget):
+    """**EM DA**: eight pages on one session, built when they are first shown.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__()
+        self.session = Session(napari_viewer)
+        self.settings = read_settings()
+        apply_settings(self.settings)
+        self.keeper = Keeper(self.session)
+        self.pages: dict[str, Page] = {}
+        self.done: set[str] = set()
+        self.stack = QStackedWidget()
+        self.stepper = Stepper(list(PAGES), [name.capitalize() for name in PAGES])
+        self.onward = Onward()
+        self.message, self.saving = Message(), Message()
+        self.closing: CloseFilter | None = None
+        self.opener = JobRunner(lambda _event: None, self._reopened)
+        self._opening: list[Opened] | None = None
+        self._added: list[tuple[Layer, Opened]] = []
+        self._restored: dict[str, dict[str, Any]] = {}
+        self._save = QTimer(self)
+        self._save.setSingleShot(True)
+        self._save.setInterval(SAVE_MS)
+        self._save.timeout.connect(self.save)
+        self._look = QTimer(self)
+        self._look.setInterval(LOOK_MS)
+        self._look.timeout.connect(self.mark)
+        self._lay_out()
+        self._connect()
+        self.show_page("data")
+
+    def _lay_out(self) -> None:
+        column = QVBoxLayout(self)
+        column.setContentsMargins(2, 2, 2, 2)
+        column.setSpacing(2)
+        for widget in (self.stepper, self.message, self.saving):
+            column.addWidget(widget)
+        column.addWidget(self.stack, 1)
+        column.addWidget(self.onward)
+        self.setMinimumWidth(WIDTH)
+
+    def _connect(self) -> None:
+        self.stepper.chosen.connect(self.show_page)
+        self.onward.pressed.connect(self.show_next)
+        self.session.changed.connect(self._changed)
+        self.keeper.failed.connect(self.saving.error)
+        self.keeper.saved.connect(self.saving.clear)
+        self.session.viewer.layers.events.removing.connect(self._removing)
+        self._look.start()
+        self.destroyed.connect(self.keeper.close)
+
+    def show_page(self, name: str) -> Page:
+        """Show a page, and build it the first time."""
+        page = self._page(name)
+        self.stack.setCurrentWidget(page)
+        self.stepper.buttons[name].setChecked(True)
+        after = next_page(name)
+        self.onward.show_next(page.next_step, None if after is None else after.capitalize())
+        page.refresh()
+        self.mark()
+        self._save.start()
+        return page
+
+    def show_next(self) -> None:
+        """Show the page after the one that is shown."""
+        after = next_page(self.current)
+        if after is not None:
+            self.show_page(after)
+
+    def _page(self, name: str) -> Page:
+        if name not in self.pages:
+            kind = getattr(importlib.import_module(f"napari_em_da._napari.{name}_page"), PAGES[name])
+            page = kind(self.session.viewer, self.session)
+            for form in page.findChildren(Form):
+                if "device" in form.editors:
+                    form.editors["device"].set(self.settings.device)
+            page.restore(self._restored.pop(name, {}))
+            page.edited.connect(self._save.start)
+            self.pages[name] = page
+            self.stack.addWidget(page)
+        return self.pages[name]
+
+    @property
+    def current(self) -> str:
+        """Name of the page that is shown."""
+        return next(name for name, page in self.pages.items() if page is self.stack.currentWidget())
+
+    def mark(self) -> None:
+        """Show which pages are done and which work."""
+        for name in PAGES:
+            page = self.pages.get(name)
+            running = page is not None and page.busy
+            if page is not None and not running and has_finished(page):
+                self.done.add(name)
+            self.stepper.mark(name, done=name in self.done or is_done(self.session, name), running=running)
+
+    def save(self) -> None:
+        """Keep the pages' values in the project, if one is open."""
+        if self.session.project is None or self._opening is not None:
+            return
+        for name, page in self.pages.items():
+            self.keeper.set_page(name, page.memo())
+        about = {"trained": self.session.trained, "adapted": self.session.adapted, "done": sorted(self.done)}
+        self.keeper.set_page(WINDOW, {"page": self.current, **about})
+
+    def close_all(self) -> None:
+        """Save, let go of the project, and stop every job: the dock or the window goes away."""
+        for timer in (self._save, self._look):
+            timer.stop()
+        self.opener.abandon()
+        for page in self.pages.values():
+            page.close_jobs()
+        self.session.changed.disconnect(self._changed, missing_ok=True)
+        self.session.viewer.layers.events.removing.disconnect(self._removing)
+        if not self.keeper.leaving:
+            self.save()
+        self.keeper.close()
+
+    def event(self, event: QEvent | None) -> bool:
+        """Napari takes a closed dock's widget out of the window without closing it."""
+        if event is not None and event.type() == QEvent.Type.ParentChange:
+            if self.parent() is None:
+                self.close_all()
+            else:
+                QTimer.singleShot(0, self.guard)
+        return bool(super().event(event))
+
+    def guard(self) -> None:
+        """Stand before the closing of the main window, once the dock is in it."""
+        above = self.parentWidget()
+        while above is not None and not isinstance(above, QMainWindow):
+            above = above.parentWidget()
+        if above is not None and self.closing is None:
+            self.closing = CloseFilter(above, lambda: list(self.pages.values()), self._flush, self.close_all, self)
+
+    def _flush(self) -> str | None:
+        if not self.keeper.leaving:  # else the viewer has emptied its list, and the roles are gone
+            self.save()
+        return self.keeper.flush(closing=True)
+
+    def _removing(self, _event: Any = None) -> None:
+        if self._save.isActive():  # while the pages still know the layer
+            self._save.stop()
+            self.save()
+
+    def _changed(self, what: str) -> None:
+        if what == "project":
+            self._open_project()
+        self.mark()
+        self._save.start()
+
+    def _open_project(self) -> None:
+        project = self.session.project
+        if project is None:
+            self.keeper.close()
+            return
+        self.keeper.close()  # saves what belongs to the project before
+        try:
+            project.lock()
+        except (EmDaError, OSError) as error:
+            self.message.error(str(error))
+            self.session.set_project(None)
+            return
+        self._opening, self._added = [], []
+        self.message.info(f"Opening {project.folder.name} …")
+        self.opener.start(reopening(project), f"Opening {project.folder.name}", silent=True)
+
+    def _reopened(self, found: Reopened | None, error: Exception | None) -> None:
+        self.message.clear()
+        if error is not None:
+            self.message.error(str(error) if isinstance(error, EmDaError) else f"{type(error).__name__}: {error}")
+        elif found is not None:
+            if found.problems:
+                self.message.warn("\n".join(found.problems))
+            self._opening = found.layers
+        self._add_next()
+
+    def _add_next(self) -> None:
+        """Add one layer at a time, so that the window stays alive between them."""
+        if self.session.project is None or self._opening is None:
+            return
+        if self._opening:
+            opened = self._opening.pop(0)
+            layer = self._add(opened)
+            for role in roles_of(opened.record):
+                self.session.assign(role, layer)
+            self._added.append((layer, opened))
+            QTimer.singleShot(0, self._add_next)
+            return
+        self._opening = None
+        self._restore()
+        self.keeper.open(self.session.project, self._added)
+        self._added = []
+        self._save.start()
+
+    def _add(self, opened: Opened) -> Layer:
+        """Return the viewer's layer of this name and kind if it shows the same file, else a new one."""
+        record, new = opened.record, layer_of(opened)
+        for there in self.session.viewer.layers:
+            same = there.name == record.name and type(there) is type(new) and path_of(there) == record.path
+            if same and record.strokes is None and isinstance(there, Layer):
+                return there
+        self.session.viewer.add_layer(new)
+        return new
+
+    def _restore(self) -> None:
+        project = self.session.project
+        about = project.pages.get(WINDOW)
+        self.done = {name for name in about.get("done", self.done) if name in PAGES}
+        for which in ("trained", "adapted"):
+            if which in about:
+                self.session.set_run(which, about[which])
+        for name in PAGES:
+            values = project.pages.get(name)
+            if name in self.pages:
+                self.pages[name].restore(values)
+            elif values:
+                self._restored[name] = values
+                if name in SETS_SESSION:
+                    self._page(name)
+        page = about.get("page", self.current)
+        self.show_page(page if page in PAGES else "data")
+
+
+def next_page(name: str) -> str | None:
+    """Return the page after this one; None for the last one."""
+    names = list(PAGES)
+    return names[names.index(name) + 1] if name != names[-1] else None
+
+
+def is_done(session: Session, name: str) -> bool:
+    """Return whether the session holds what a page is there for."""
+    if name == "data":
+        return all(session.layer(role) is not None for role in ("source", "labels", "target"))
+    found: dict[str, object] = {
+        "weights": session.weights,
+        "train": session.trained,
+        "adapt": session.adapted,
+        "segment": session.layer("prediction"),
+    }
+    return found.get(name) is not None
+
+
+def has_finished(page: Page) -> bool:
+    """Return whether a job of the page has come to its end."""
+    return page.done() or any(panel.bar.format() == "done" for panel in page.findChildren(JobPanel))
+
+
+__all__ = ["PAGES", "GuideDock"]

@@ -1,0 +1,53 @@
+"""One layer of the viewer that shows a preview of one section."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from napari.layers import Labels, Layer
+from napari.utils.colormaps import DirectLabelColormap
+
+from napari_em_da.layers import LayerData
+
+
+class SectionPreview:
+    """A layer that is made when it is first needed, then updated; removed by the user, it comes back.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    name : str
+        Of the layer.
+    """
+
+    def __init__(self, viewer: Any, name: str) -> None:
+        self.viewer = viewer
+        self.name = name
+        self.layer: Layer | None = None
+
+    def show(self, shown: LayerData, like: Any = None) -> None:
+        """Show a section; labels in the colours of the layer ``like``, if that has colours of its own."""
+        data, about, kind = shown
+        layer = self.layer if self.layer in self.viewer.layers else None
+        if layer is not None and layer._type_string != kind:
+            self.remove()
+            layer = None
+        if layer is None:
+            active = self.viewer.layers.selection.active
+            layer = self.viewer.add_layer(Layer.create(data, {**about, "name": self.name}, kind))
+            self.viewer.layers.selection.active = active  # the user goes on with what was selected
+            self.layer = layer
+        else:
+            layer.data = data
+            for name in ("scale", "translate", "units"):
+                if name in about:
+                    setattr(layer, name, about[name])
+            layer.metadata = {**layer.metadata, **about.get("metadata", {})}
+        if isinstance(layer, Labels) and isinstance(getattr(like, "colormap", None), DirectLabelColormap):
+            layer.colormap = like.colormap
+
+    def remove(self) -> None:
+        """Take the layer out of the viewer."""
+        if self.layer is not None and self.layer in self.viewer.layers:
+            self.viewer.layers.remove(self.layer)
+        self.layer = None
