@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 import pytest
+import torch
 from pydantic import BaseModel
 
 import napari_em_da as em
@@ -377,8 +378,20 @@ def test_it_loads_neither_torch_nor_qt(module: str) -> None:
 # ---- Whole jobs: the copied text runs in a process of its own and gives the same bytes as the workflow itself.
 
 
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compute here as in the programs that are started: sums depend on how many threads share them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def run_script(text: str, folder: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", text], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", text], cwd=folder, env=ONE_THREAD, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -389,7 +402,7 @@ def run_command(text: str, folder: Path) -> None:
     program.chmod(0o755)
     path = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        [str(BASH), "-e"], input=text, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True
+        [str(BASH), "-e"], input=text, cwd=folder, env={**ONE_THREAD, "PATH": path}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -414,7 +427,7 @@ def small_run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> em.TrainC
     )
 
 
-def test_training_gives_the_same_weights(small_run: em.TrainConfig) -> None:
+def test_training_gives_the_same_weights(small_run: em.TrainConfig, one_thread: None) -> None:
     folder = small_run.run.parent
     em.run(em.train(small_run))
     expected = (small_run.run / "best.safetensors").read_bytes()
@@ -433,7 +446,9 @@ def test_training_gives_the_same_weights(small_run: em.TrainConfig) -> None:
         assert (one.run / "best.safetensors").read_bytes() == (folder / "one" / "best.safetensors").read_bytes()
 
 
-def test_segmenting_and_weight_maps_give_the_same_bytes(small_run: em.TrainConfig, tiny: Path, tmp_path: Path) -> None:
+def test_segmenting_and_weight_maps_give_the_same_bytes(
+    small_run: em.TrainConfig, tiny: Path, tmp_path: Path, one_thread: None
+) -> None:
     if not small_run.run.exists():
         em.run(em.train(small_run))
 
