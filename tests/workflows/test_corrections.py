@@ -75,7 +75,7 @@ def test_painted_voxels_are_learned_and_replay_prevents_most_of_the_forgetting(
     alone: CorrectResult = alone_events[-1].result
     before_painted = with_replay.accuracy[0]
     assert before_painted == alone.accuracy[0] < 0.85
-    assert with_replay.accuracy[1] > before_painted + 0.1 and alone.accuracy[1] > before_painted + 0.15
+    assert with_replay.accuracy[1] > before_painted + 0.15 and alone.accuracy[1] > before_painted + 0.15
     assert with_replay.iou[1] > with_replay.iou[0] + 0.2
     before, after = with_replay.source_iou
     assert before == alone.source_iou[0] > 0.5
