@@ -20,6 +20,7 @@ from napari_em_da._napari.page import Page, collapsible, wrapped
 from napari_em_da._napari.presets import PresetBox
 from napari_em_da._napari.role_choice import RoleChoice
 from napari_em_da._napari.session import Session
+from napari_em_da._napari.worker import once_idle
 from napari_em_da.config import AdaptConfig, AdaptTrainingConfig, AugmentConfig, Config, SamplingConfig, parse
 from napari_em_da.errors import ConfigError
 from napari_em_da.events import Event, Notice, Progress
@@ -203,7 +204,7 @@ class AdaptPage(Page):
         self.outcome.forget()
         self.live.begin(self.target.layer, classes)
         job = layers.adapt(source, taken, run, resume=resume, look=self.live.look, **sections)
-        return layers.then(job, layers.adapted)
+        return once_idle(self.preset.runner, layers.then(job, layers.adapted))
 
     def _event(self, event: Event) -> None:
         if isinstance(event, Progress) and event.unit == "adaptations":

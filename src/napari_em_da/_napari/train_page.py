@@ -21,7 +21,7 @@ from napari_em_da._napari.page import Page, collapsible, wrapped
 from napari_em_da._napari.presets import PresetBox
 from napari_em_da._napari.role_choice import RoleChoice
 from napari_em_da._napari.session import Session
-from napari_em_da._napari.worker import JobRunner
+from napari_em_da._napari.worker import JobRunner, once_idle
 from napari_em_da.config import (
     AugmentConfig,
     Config,
@@ -273,14 +273,15 @@ class TrainPage(Page):
         target = self.target.layer
         self._begin(self.image.layer if target is None else target, classes)
         image, labels, aim = taken["image"], taken["labels"], taken.get("target")
-        return layers.train(image, labels, classes, run, target=aim, look=self.live.look, **sections)
+        job = layers.train(image, labels, classes, run, target=aim, look=self.live.look, **sections)
+        return once_idle(self.preset.runner, job)
 
     def _resume(self) -> Job:
         if self.run.path is None:
             raise ConfigError("Choose the run folder to resume.")
         self.panel.note("The run goes on with its own settings, whatever stands above.")
         self._begin(self.image.layer, dict(self.session.classes) or {n: (v,) for v, t, n in self.table.rows() if t})
-        return layers.resume(self.run.path, look=self.live.look)
+        return once_idle(self.preset.runner, layers.resume(self.run.path, look=self.live.look))
 
     def _begin(self, image: Any, classes: dict[str, tuple[int, ...]]) -> None:
         self.preset.stop()

@@ -14,6 +14,7 @@ from napari_em_da.errors import JobFailed
 from napari_em_da.events import Event, Finished, Notice, Progress
 from napari_em_da.jobs import Job
 
+WAIT_S = 0.05
 ACTIVITY_S = 0.25  # between two updates of napari's activity list
 
 
@@ -212,3 +213,19 @@ class JobRunner:
             begin()
         elif generation == self._generation:
             self._on_end(*outcome)
+
+
+def once_idle(runner: JobRunner, job: Job) -> Job:
+    """Cancel what a runner does and return a job that begins when it has stopped.
+
+    Two jobs of torch in one process draw from one stream of random numbers: neither would give what it gives alone.
+    """
+    runner.cancel()
+
+    def waiting() -> Job:
+        while runner.running:
+            yield Progress(0, 1, "jobs", "waiting for another job to stop")
+            time.sleep(WAIT_S)
+        yield from job
+
+    return waiting()
