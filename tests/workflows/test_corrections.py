@@ -66,11 +66,23 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return checkpoint.unprefixed("network", checkpoint.load(RunFolder(run).last)[0])
 
 
+@pytest.mark.parametrize(
+    "rate",
+    [
+        pytest.param(None, id="default rate"),
+        pytest.param(
+            1e-2,
+            id="three times the default rate",
+            marks=pytest.mark.xfail(reason="known: at this rate replay does not always keep the source", strict=False),
+        ),
+    ],
+)
 def test_painted_voxels_are_learned_and_replay_prevents_most_of_the_forgetting(
-    source: Path, tiny: Path, paint: Path, tmp_path: Path
+    source: Path, tiny: Path, paint: Path, tmp_path: Path, rate: float | None
 ) -> None:
-    with_replay: CorrectResult = em.run(em.correct(job(source, tiny, paint, tmp_path / "with", steps=60)))
-    alone_events = list(em.correct(job(source, tiny, paint, tmp_path / "alone", replay=0, keep=0, steps=60)))
+    strong = {"steps": 60, "learning_rate": rate}
+    with_replay: CorrectResult = em.run(em.correct(job(source, tiny, paint, tmp_path / "with", **strong)))
+    alone_events = list(em.correct(job(source, tiny, paint, tmp_path / "alone", replay=0, keep=0, **strong)))
     assert isinstance(alone_events[-1], Finished)
     alone: CorrectResult = alone_events[-1].result
     before_painted = with_replay.accuracy[0]

@@ -81,7 +81,7 @@ def correct(config: CorrectConfig, *, resume: bool = False) -> Job:
     """Train the network of ``config.run`` on painted corrections for some seconds and yield events.
 
     Half of the windows lie around painted voxels, of this round and of those before it; the other half comes from the
-    source that the run was trained on, so that nothing is forgotten. Where nothing is painted, the predictions of the
+    source that the run was trained on, against forgetting it. Where nothing is painted, the predictions of the
     network as it started are kept. Batch-norm statistics stay.
 
     The outcome is a run folder as any other: segment with it, adapt it, or start the next round from it.
