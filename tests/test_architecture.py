@@ -24,7 +24,7 @@ SOURCE = ROOT / "src" / PACKAGE
 LAYERS = (
     ("errors", "events", "jobs", "catalog", "config", "volume"),
     ("io", "synthetic", "_tissue", "sample", "weights", "postprocess", "metrics", "measurements", "proofreading"),
-    ("device", "models", "losses", "augment", "sampling"),
+    ("device", "seeding", "models", "losses", "augment", "sampling"),
     ("methods", "training", "inference", "selection", "suggestions"),
     ("workflows", "experiments"),
     ("cli", "info", "copying", "layers", "project", "_napari"),

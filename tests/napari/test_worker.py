@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("napari")
 from napari_em_da._napari.worker import JobRunner
@@ -131,3 +132,22 @@ def test_an_abandoned_job_is_silent(heard: Heard, qtbot: Any) -> None:
     heard.events.clear()
     qtbot.waitUntil(lambda: not heard.runner.running)
     assert closed.is_set() and not heard.events and not heard.ends
+
+
+def test_jobs_compute_with_the_threads_of_the_main_thread(heard: Heard, qtbot: Any) -> None:
+    """Qt's threads are used again, and torch keeps a number for each of them."""
+    used: list[int] = []
+
+    def job() -> Iterator[Event]:
+        used.append(torch.get_num_threads())
+        yield Finished(None)
+
+    before = torch.get_num_threads()
+    try:
+        for threads in (2, 1, 2):
+            torch.set_num_threads(threads)
+            heard.runner.start(job(), "count", silent=True)
+            qtbot.waitUntil(lambda: not heard.runner.running)
+    finally:
+        torch.set_num_threads(before)
+    assert used == [2, 1, 2]

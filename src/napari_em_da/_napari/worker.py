@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -27,6 +28,7 @@ class JobWorker(GeneratorWorker):
 
     def __init__(self, func: Callable[..., Generator[Event, None, None]], *args: Any, **kwargs: Any) -> None:
         super().__init__(func, *args, **kwargs)
+        self._threads = computing_threads()
         self._may_go = threading.Event()
         self._may_go.set()
 
@@ -50,6 +52,7 @@ class JobWorker(GeneratorWorker):
 
     def work(self) -> Any:
         """Emit every event, until the job finishes, fails or is asked to stop."""
+        compute_with(self._threads)
         try:
             while True:
                 self._may_go.wait()
@@ -69,6 +72,22 @@ class JobWorker(GeneratorWorker):
         if self.abort_requested:
             self.aborted.emit()
         return None
+
+
+def computing_threads() -> int | None:
+    """Return how many threads torch computes with where this is called; None while it is not loaded."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else int(torch.get_num_threads())
+
+
+def compute_with(threads: int | None) -> None:
+    """Compute with that many threads in the calling thread.
+
+    torch keeps the number for each thread, and Qt's threads are used again: without this, sums of floats, and with
+    them a trained network, depended on which thread happened to take the job.
+    """
+    if threads is not None and threads != computing_threads():
+        sys.modules["torch"].set_num_threads(threads)
 
 
 def advance(job: Job) -> Event | None:
@@ -216,10 +235,7 @@ class JobRunner:
 
 
 def once_idle(runner: JobRunner, job: Job) -> Job:
-    """Cancel what a runner does and return a job that begins when it has stopped.
-
-    Two jobs of torch in one process draw from one stream of random numbers: neither would give what it gives alone.
-    """
+    """Cancel what a runner does and return a job that begins when it has stopped, and has the processor to itself."""
     runner.cancel()
 
     def waiting() -> Job:

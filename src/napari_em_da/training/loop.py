@@ -18,6 +18,7 @@ from napari_em_da.jobs import Job
 from napari_em_da.methods._base import Method, Player
 from napari_em_da.models._base import SegmentationNet
 from napari_em_da.sampling import Prefetch, Sample
+from napari_em_da.seeding import seeded
 from napari_em_da.training import checkpoint
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.training.schedule import learning_rate_factor
@@ -163,13 +164,11 @@ def train_step(
 ) -> dict[str, float]:
     """Do one step of every player and return the un-weighted losses.
 
-    The torch generators are seeded from (seed, step) inside a fork: dropout and the like are reproducible from any
-    step on, and the caller's random state is left alone.
+    The torch generators are seeded from (seed, step): dropout and the like are reproducible from any step on.
     """
     values: dict[str, float] = {}
     method.train()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed((config.seed * 1_000_003 + step) & 0x7FFF_FFFF_FFFF_FFFF)
+    with seeded(config.seed * 1_000_003 + step, device):
         try:
             turns = method.step(batch, step)
             while True:

@@ -17,6 +17,7 @@ from napari_em_da.methods import METHODS
 from napari_em_da.methods._base import MethodSpec
 from napari_em_da.models import MODELS
 from napari_em_da.models._base import SegmentationNet
+from napari_em_da.seeding import seeded
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.volume import Volume
 from napari_em_da.weights._indices import class_indices as class_indices  # others take them from here
@@ -185,8 +186,7 @@ def build_network(config: TrainConfig) -> tuple[SegmentationNet, dict[str, Any]]
         "in_channels": 1,
         "classes": len(config.classes) + 1,
     }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.training.seed)
+    with seeded(config.training.seed):
         network = MODELS[config.network.name].create(1, len(config.classes) + 1, config.network.options)
     if config.init is not None:
         folder = RunFolder.open(config.init)

@@ -23,6 +23,7 @@ from napari_em_da.methods import METHODS
 from napari_em_da.methods._base import Method, Setup
 from napari_em_da.models import MODELS
 from napari_em_da.sampling import Sample
+from napari_em_da.seeding import seeded
 from napari_em_da.selection import scores
 from napari_em_da.selection._base import Reference
 from napari_em_da.selection.evidence import collect
@@ -210,8 +211,7 @@ def stepper(config: TrainConfig, name: str) -> tuple[Callable[[int], object], Ca
     device = choose_device(config.training.device)
     dtype = choose_precision(config.training.precision, device)
     classes = len(config.classes) + 1
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0):
         network = MODELS[config.network.name].create(1, classes, config.network.options)
         patch = config.sampling.patch_px[-network.ndim :]
         prior = (0.9, *(0.1 / (classes - 1),) * (classes - 1))

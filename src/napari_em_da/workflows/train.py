@@ -19,6 +19,7 @@ from napari_em_da.jobs import Job, forward
 from napari_em_da.losses import segmentation_loss
 from napari_em_da.methods._base import Method, Setup
 from napari_em_da.sampling import Prefetch
+from napari_em_da.seeding import seeded
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.training.loop import FitResult, fit
 from napari_em_da.workflows.judging import decide, read_records
@@ -131,8 +132,7 @@ def make_method(plan: Plan) -> Method:
         config.training.learning_rate,
         plan.prior,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.training.seed)
+    with seeded(config.training.seed):
         return plan.method.create(setup, config.method.options)
 
 
