@@ -3,7 +3,9 @@
 Every job and its rival run in turn, in one process, on the same labels; the medians and their ratio are reported, with
 the peak of traced memory in copies of the float32 output. Single-section rivals are timed on few sections.
 
-    python benchmarks/weights.py [--sections 20] [--repeats 5]
+    python benchmarks/weights.py [all|volume|preview] [--sections 20] [--repeats 5]
+
+``preview`` (see ``_weight_preview.py``) measures how a section follows a slider; only its part of the result changes.
 """
 
 from __future__ import annotations
@@ -107,13 +109,34 @@ def rows(labels: np.ndarray, few: int) -> list[tuple[str, str, Job, Job, float]]
 def main() -> None:
     """Measure, print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="?", choices=("all", "volume", "preview"), default="all")
     parser.add_argument("--sections", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
-    labels, source = label_field(arguments.sections)
+    report: dict[str, Any] = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
+    if arguments.part != "preview":
+        report = {**report, **volume(arguments.sections, arguments.repeats)}
+    if arguments.part != "volume":
+        import _weight_preview
+
+        load = [round(one, 1) for one in os.getloadavg()]
+        found = _weight_preview.measure(label_field)
+        report["preview"] = {"command": command(), "machine": machine(), "load_average_before": load, **found}
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    RESULT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def command() -> str:
+    """Return how this was called."""
+    return " ".join(["python", "benchmarks/weights.py", *sys.argv[1:]])
+
+
+def volume(sections: int, repeats: int) -> dict[str, Any]:
+    """Measure whole volumes, and print the table."""
+    labels, source = label_field(sections)
     table = []
     for job, rival, ours, theirs, more in rows(labels, few=2):
-        mine, other = interleaved(ours, theirs, arguments.repeats)
+        mine, other = interleaved(ours, theirs, repeats)
         other *= more
         table.append({"job": job, "rival": rival, "seconds": mine, "rival_seconds": other, "ratio": other / mine})
         print(f"{job:28s} {mine:8.4f} s   {other / mine:6.1f} x {rival}")
@@ -133,17 +156,15 @@ def main() -> None:
             "seconds_per_section": seconds / len(given),
         }
         print(f"{kind:28s} {memory[kind]['peak_output_copies']:.2f} output copies at the peak")
-    report = {
-        "command": " ".join(["python", "benchmarks/weights.py", *sys.argv[1:]]),
+    return {
+        "command": command(),
         "machine": machine(),
         "data": source,
         "shape": list(labels.shape),
-        "repeats": arguments.repeats,
+        "repeats": repeats,
         "speed": table,
         "kinds": memory,
     }
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

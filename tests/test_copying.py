@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -67,6 +68,7 @@ SMALLEST: dict[str, configs.Config] = {
     "postprocess": em.PostprocessConfig(input=IMAGE, chain=CHAIN, output=HERE / "objects.tif"),
     "tune": tune(),
     "measure": em.MeasureConfig(labels=LABELS, output=HERE / "table.csv"),
+    "correct": em.CorrectConfig(run=HERE / "run", image=IMAGE, corrections=LABELS),
     "weight_map": weights(),
 }
 CASES: list[tuple[str, configs.Config]] = [
@@ -114,6 +116,7 @@ def other_value(place: str, annotation: Any, value: Any) -> Any:
     special = {
         "target": (em.ImageConfig(image=IMAGE),),
         "classes": {"mito": (1, 2), "er": (3,)},
+        "view": (3, 0, 17, 64),
         "labelled": (0, 3),
         "scoring.subsets": {"both": ("a", "b")},
         "network.name": "unet3d",
@@ -478,3 +481,99 @@ def test_segmenting_and_weight_maps_give_the_same_bytes(
     if BASH is not None:
         run_command(as_command("weight_map", made.model_copy(update={"overwrite": True})), tmp_path)
         assert content(tmp_path / "w.tif") == script
+
+
+def test_a_round_of_corrections_gives_the_same_weights_and_view(
+    small_run: em.TrainConfig, tiny: Path, tmp_path: Path, one_thread: None
+) -> None:
+    if not small_run.run.exists():
+        em.run(em.train(small_run))
+    truth = em.Volume.open(tiny / "B-labels.tif").read()
+    paint = np.full(truth.shape, 255, np.uint8)
+    paint[2, 20:60, 30:70] = truth[2, 20:60, 30:70] == 2
+    em.Volume.from_array(paint * np.where(paint == 1, 2, 1).astype(np.uint8)).save(tmp_path / "paint.tif")
+
+    def round_in(name: str) -> em.CorrectConfig:
+        where = {"run": small_run.run, "image": tiny / "B.tif", "corrections": tmp_path / "paint.tif"}
+        how = {"steps": 3, "view": (2, 10, 20, 64), "forget": 0.5, "voxel_nm": (30, 8, 8), "precision": "fp32"}
+        return em.CorrectConfig(**where, **how, out=tmp_path / name, device="cpu")
+
+    em.run(em.correct(round_in("direct")))
+    run_script(as_python("correct", round_in("script"), tmp_path), tmp_path)
+    names = ["script"]
+    if BASH is not None:
+        run_command(as_command("correct", round_in("command"), tmp_path), tmp_path)
+        names.append("command")
+    for name in names:
+        for kept in ("best.safetensors", "last.safetensors"):
+            assert (tmp_path / name / kept).read_bytes() == (tmp_path / "direct" / kept).read_bytes()
+        assert content(tmp_path / name / "view.tif") == content(tmp_path / "direct" / "view.tif")
+
+
+def printed(text: str, folder: Path, as_script: bool) -> str:
+    """What the copied text prints."""
+    if as_script:
+        done = subprocess.run([sys.executable, "-c", text], cwd=folder, env=ONE_THREAD, capture_output=True, text=True)
+    else:
+        path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+        env = {**ONE_THREAD, "PATH": path}
+        words = [str(BASH), "-e"]
+        done = subprocess.run(words, input=text + " --json", cwd=folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_an_adaptation_gives_the_same_weights(
+    small_run: em.TrainConfig, tiny: Path, tmp_path: Path, one_thread: None
+) -> None:
+    if not small_run.run.exists():
+        em.run(em.train(small_run))
+
+    def adapted(name: str) -> em.AdaptConfig:
+        target = (em.ImageConfig(image=tiny / "B.tif"),)
+        training = {"steps": 4, "validate_every": 2, "checkpoint_every": 2, "device": "cpu", "precision": "fp32"}
+        more = {"method": {"name": "adabn"}, "training": training, "sampling": {"selection_patches": 2}}
+        return em.AdaptConfig(run=small_run.run, target=target, out=tmp_path / name, **more)
+
+    em.run(em.adapt(adapted("direct")))
+    run_script(as_python("adapt", adapted("script"), tmp_path), tmp_path)
+    names = ["script"]
+    if BASH is not None:
+        run_command(as_command("adapt", adapted("command"), tmp_path), tmp_path)
+        names.append("command")
+    for name in names:
+        for kept in ("best.safetensors", "last.safetensors"):
+            assert (tmp_path / name / kept).read_bytes() == (tmp_path / "direct" / kept).read_bytes()
+        chosen = (tmp_path / name / "choice.md").read_text(encoding="utf-8").replace(f"| {name} |", "| direct |")
+        assert chosen == (tmp_path / "direct" / "choice.md").read_text(encoding="utf-8")
+
+
+def test_refining_measuring_and_scoring_give_the_same(tiny: Path, tmp_path: Path, one_thread: None) -> None:
+    steps = em.ChainConfig(steps=("components", {"remove_small": {"min_size_nm3": 30000}}))
+    mask = em.Volume.open(tiny / "A-labels.tif")
+    ids = (mask.read() == 2).astype(np.uint8)
+    em.Volume.from_array(ids, voxel_nm=mask.voxel_nm).save(tmp_path / "mask.tif")
+
+    def refined(name: str) -> em.PostprocessConfig:
+        return em.PostprocessConfig(input=tmp_path / "mask.tif", chain=steps, output=tmp_path / f"{name}.tif")
+
+    def measured(name: str) -> em.MeasureConfig:
+        return em.MeasureConfig(labels=tmp_path / "direct.tif", image=tiny / "A.tif", output=tmp_path / f"{name}.csv")
+
+    em.run(em.run_chain(refined("direct")))
+    em.run(em.measure(measured("direct")))
+    scored = em.EvaluateConfig(prediction=tmp_path / "mask.tif", labels=tiny / "A-labels.tif", classes={"m": (1, 2)})
+    expected = em.run(em.evaluate(scored))
+    run_script(as_python("postprocess", refined("script"), tmp_path), tmp_path)
+    run_script(as_python("measure", measured("script"), tmp_path), tmp_path)
+    assert printed(as_python("evaluate", scored, tmp_path), tmp_path, True) == f"{expected}\n"
+    names = ["script"]
+    if BASH is not None:
+        run_command(as_command("postprocess", refined("command"), tmp_path), tmp_path)
+        run_command(as_command("measure", measured("command"), tmp_path), tmp_path)
+        names.append("command")
+        found = json.loads(printed(as_command("evaluate", scored, tmp_path), tmp_path, False).splitlines()[-1])
+        assert found["scores"] == pytest.approx(dict(expected.scores))
+    for name in names:
+        assert content(tmp_path / f"{name}.tif") == content(tmp_path / "direct.tif")
+        assert (tmp_path / f"{name}.csv").read_bytes() == (tmp_path / "direct.csv").read_bytes()

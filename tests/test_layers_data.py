@@ -19,10 +19,17 @@ from napari_em_da.volume import Volume
 NM = {"units": ("nm",) * 3, "axis_labels": ("z", "y", "x"), "translate": (0.0, 0.0, 0.0)}
 
 
-def grey(seed: int = 0, *, dark_tail: bool = True) -> np.ndarray:
-    """Noise whose histogram has a long dark (or bright) tail: lean about -0.4 (or 0.4)."""
-    tail = np.random.default_rng(seed).exponential(30, (4, 64, 64)).clip(0, 200)
-    return (230 - tail if dark_tail else 25 + tail).astype(np.uint8)
+def grey(seed: int = 0, *, dark: bool = True) -> np.ndarray:
+    """Fourteen cells per section, with dark (or bright) membranes between them."""
+    rng, shape = np.random.default_rng(seed), (4, 64, 64)
+    out = np.empty(shape)
+    for section in out:
+        seeds = rng.integers(0, 64, (14, 2))
+        squares = ((np.indices(shape[1:])[:, None] - seeds.T[:, :, None, None]) ** 2).sum(0)
+        first, second = np.sqrt(np.sort(squares, axis=0)[:2])
+        section[:] = np.where(second - first < 3, 60, 190)
+    out = (out + rng.normal(0, 8, shape)).clip(0, 255)
+    return (out if dark else 255 - out).astype(np.uint8)
 
 
 def image(data: Any, name: str, voxel: tuple[float, ...] = (30, 8, 8), **more: Any) -> tuple[Any, dict[str, Any], str]:
@@ -77,7 +84,7 @@ def test_labels_that_do_not_fit() -> None:
 
 
 def test_contrast_and_identity() -> None:
-    (found,) = layers.check_data(source=image(grey(0), "A"), target=image(grey(1, dark_tail=False), "B"))
+    (found,) = layers.check_data(source=image(grey(0), "A"), target=image(grey(1, dark=False), "B"))
     assert brief([found]) == [("warning", "invert", "target")]
     (found,) = layers.check_data(source=image(grey(0), "A"), target=image(grey(0), "B"))
     assert brief([found]) == [("error", None, "target")] and "labelled image itself" in found.text
@@ -85,6 +92,12 @@ def test_contrast_and_identity() -> None:
     assert found.level == "error" and "labels do" in found.text
     found, *_ = layers.check_data(source=image(np.full((4, 64, 64), 7.0), "A"))
     assert found.level == "error" and "constant" in found.text
+
+
+def test_contrast_that_cannot_be_told_is_said() -> None:
+    noise = np.random.default_rng(0).integers(20, 220, (4, 64, 64)).astype(np.uint8)
+    (found,) = layers.check_data(source=image(grey(0), "A"), target=image(noise, "B"))
+    assert brief([found]) == [("info", "invert", "target")] and "cannot be told" in found.text
 
 
 def test_only_the_middle_of_a_huge_volume_is_read() -> None:

@@ -132,7 +132,7 @@ class TrainingConfig(Config):
 
     steps: Count = Field(2000, description="Training steps")
     learning_rate: Positive = Field(1e-3, description="Peak learning rate")
-    schedule: Literal["onecycle", "cosine", "constant", "step"] = Field(
+    schedule: Literal["onecycle", "cosine", "constant", "step", "warm"] = Field(
         "onecycle", description="Learning-rate schedule"
     )
     decay: Annotated[float, Field(gt=0, le=1)] = Field(0.75, description="Factor of the step schedule")
@@ -178,7 +178,7 @@ class AdaptTrainingConfig(TrainingConfig):
 
     steps: Count = Field(1000, description="Adaptation steps")
     learning_rate: Positive = Field(1e-4, description="Peak learning rate")
-    schedule: Literal["onecycle", "cosine", "constant", "step"] = Field(
+    schedule: Literal["onecycle", "cosine", "constant", "step", "warm"] = Field(
         "constant", description="Learning-rate schedule"
     )
     weight_decay: NonNegative = Field(0.0, description="Weight decay")
@@ -221,7 +221,7 @@ class CorrectConfig(Config):
     out: Path | None = Field(None, description="Run folder to create; the next rounds/round-N of the run if absent")
     ignore_label: int = Field(255, description="Value of the corrections where nothing is painted")
     voxel_nm: VoxelSize | None = Field(None, description="Voxel size z,y,x in nm; as the run knew it if absent")
-    seconds: Positive = Field(8.0, description="Length of the round, the prediction of the view included")
+    seconds: Positive = Field(8.0, description="Length of the round, all that it reads, predicts and saves included")
     steps: Count | None = Field(None, description="Steps to do, however long they take, instead of the seconds")
     view: tuple[int, int, int, Count] | None = Field(
         None, description="Section, y, x and size of the window to predict; 512 pixels around the paint if absent"
@@ -232,6 +232,10 @@ class CorrectConfig(Config):
         0.5, description="How often a round's paint is drawn, compared with that of the round after it"
     )
     keep: NonNegative = Field(0.1, description="Weight of the start's own predictions where nothing is painted")
+    forget: Fraction = Field(
+        0.02,
+        description="Most IoU that all rounds together may lose on held-out windows of the source; 1 sets no bound",
+    )
     learning_rate: Positive | None = Field(None, description="A third of the run's if absent; between rounds the same")
     seed: Annotated[int, Field(ge=0)] | None = Field(None, description="Seed of everything random; the run's if absent")
     precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 where the machine computes it")

@@ -425,8 +425,32 @@ def test_rounds_are_learned_shown_and_taken_back(page: Any, viewer: Any, qtbot: 
     assert page.session.adapted is None and page.run.path == run
     idle(page, qtbot)
 
-    with pytest.raises(ConfigError, match="image layer is in no file"):
+    with pytest.raises(ConfigError, match="No file holds the image 'raw' as it is now"):
         page.call()
+
+
+def test_the_copied_call_learns_the_same(page: Any, viewer: Any, qtbot: Any, run: Path, tmp_path: Path) -> None:
+    path = Volume.from_array(tissue()[0], voxel_nm=(30, 8, 8)).save(tmp_path / "image.tif")
+    (opened,) = viewer.open(path, plugin="napari")
+    opened.scale, opened.units = PLACE["scale"], PLACE["units"]
+    page.image.choose(opened)
+    with pytest.raises(ConfigError, match="Nothing is painted yet"):
+        page.call()
+    page.paint.new_button.click()
+    viewer.layers["corrections"].data[2, 4:12, 4:12] = 7
+    page.copy_command()
+    assert not page.copied.is_error, page.copied.text()
+    name, config = page.call()
+    assert (name, config.image, config.out) == ("correct", path, None)
+    assert config.corrections.is_relative_to(run), "paint of no file lies beside the round"
+    page.panel.buttons["Learn from my corrections"].click()
+    idle(page, qtbot)
+    assert page.run.path != run, page.panel.message.text()
+    again = em.run(em.correct(config))
+    assert again.run != page.run.path
+    for name in ("best", "last"):
+        window, copied = (folder / f"{name}.safetensors" for folder in (page.run.path, again.run))
+        assert window.read_bytes() == copied.read_bytes()
 
 
 def test_a_round_is_cancelled_and_survives_the_removal_of_its_layers(

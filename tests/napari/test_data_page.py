@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +18,13 @@ from napari.layers import Image, Labels
 from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDropEvent
 
+from napari_em_da._napari import project_row
 from napari_em_da._napari.data_page import DataPage
 from napari_em_da._napari.role_choice import RoleChoice
 from napari_em_da._napari.session import Session
 from napari_em_da._napari.voxel_row import UNKNOWN, parse_size
 from napari_em_da.errors import DataError
+from napari_em_da.project import Project
 from napari_em_da.volume import Volume
 
 LONG_MS = 60_000
@@ -25,9 +32,17 @@ NM = {"scale": (30.0, 8.0, 8.0), "units": ("nm",) * 3, "axis_labels": ("z", "y",
 SHAPE = (4, 64, 64)
 
 
-def grey(seed: int, *, dark_tail: bool = True) -> np.ndarray:
-    tail = np.random.default_rng(seed).exponential(30, SHAPE).clip(0, 200)
-    return (230 - tail if dark_tail else 25 + tail).astype(np.uint8)
+def grey(seed: int, *, dark: bool = True) -> np.ndarray:
+    """Fourteen cells per section, with dark (or bright) membranes between them."""
+    rng = np.random.default_rng(seed)
+    out = np.empty(SHAPE)
+    for section in out:
+        seeds = rng.integers(0, 64, (14, 2))
+        squares = ((np.indices(SHAPE[1:])[:, None] - seeds.T[:, :, None, None]) ** 2).sum(0)
+        first, second = np.sqrt(np.sort(squares, axis=0)[:2])
+        section[:] = np.where(second - first < 3, 60, 190)
+    out = (out + rng.normal(0, 8, SHAPE)).clip(0, 255)
+    return (out if dark else 255 - out).astype(np.uint8)
 
 
 def cells() -> np.ndarray:
@@ -210,7 +225,7 @@ def test_labels_are_mended(page: Any, viewer: Any, qtbot: Any) -> None:
 
 
 def test_images_are_mended(page: Any, viewer: Any, qtbot: Any) -> None:
-    inverted = viewer.add_image(grey(2, dark_tail=False), name="bright", **NM)
+    inverted = viewer.add_image(grey(2, dark=False), name="bright", **NM)
     choose(page, qtbot, source="A", target="bright")
     assert fixes(page) == [("target", "invert")]
     page.findings.buttons["invert"].click()
@@ -283,3 +298,66 @@ def test_files_are_dropped_and_come_back_with_the_project(page: Any, viewer: Any
     page.restore(memo)
     assert "lost.tif is not there" in page.rows["target"].message.text()
     project.close()
+
+
+def test_a_file_that_says_no_voxel_size(page: Any, viewer: Any, qtbot: Any, tmp_path: Path) -> None:
+    viewer.layers.clear()
+    for name, data in (("plain", grey(0)), ("marks", cells())):
+        Volume.from_array(data).save(tmp_path / f"{name}.zarr")
+    drop(page, "source", tmp_path / "plain.zarr")
+    drop(page, "labels", tmp_path / "marks.zarr")
+    qtbot.waitUntil(lambda: None not in (page.rows["source"].layer, page.rows["labels"].layer), timeout=LONG_MS)
+    settle(page, qtbot)
+    voxel = page.voxels["source"]
+    assert voxel.message.text() == UNKNOWN and voxel.line.text() == "" and page.session.voxel == {}
+    assert any("size of plain is unknown" in text for text in page.findings.texts())
+    qtbot.keyClicks(voxel.line, "30, 8, 8")
+    qtbot.keyClick(voxel.line, Qt.Key.Key_Return)
+    settle(page, qtbot)
+    for name in ("plain", "marks"):
+        assert tuple(viewer.layers[name].scale) == (30, 8, 8)
+        assert [str(unit) for unit in viewer.layers[name].units] == ["nanometer"] * 3
+    assert page.session.voxel == {"source": (30, 8, 8)} and not voxel.message.text()
+    assert page.findings.found == []
+
+
+def held_by(folder: Path, pid: int, host: str) -> None:
+    (folder / "project.lock").write_text(json.dumps({"pid": pid, "host": host, "since": 1.7e9, "token": "theirs"}))
+
+
+def test_a_project_that_another_program_holds(page: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    folder, row, asked = tmp_path / "p", page.project, []
+    Project.create(folder).close()
+    held_by(folder, 7, "microscope-pc")
+    assert not row.take_button.isVisibleTo(row)
+    row.open(folder)
+    assert "process 7 on microscope-pc since 2023-11-1" in row.state.text() and page.session.project is None
+    assert row.take_button.isVisibleTo(row) and row.take_button.text() == "Open it here"
+
+    answer = False
+    monkeypatch.setattr(project_row, "ask", lambda _parent, text: (asked.append(text), answer)[1])
+    row.take_button.click()
+    assert page.session.project is None and "may still be running" in asked[-1]
+    assert json.loads((folder / "project.lock").read_text())["token"] == "theirs", "No means no"
+    answer = True
+    row.take_button.click()
+    project = page.session.project
+    assert project.folder == folder and project.lock().held and not row.take_button.isVisibleTo(row)
+    row.open(folder)
+    assert "this program itself" in row.state.text() and not row.take_button.isVisibleTo(row)
+    project.close()
+
+    page.session.set_project(None)
+    held_by(folder, os.getppid(), socket.gethostname())
+    row.open(folder)
+    assert "is running" in row.state.text()
+    row.take_button.click()
+    assert "still running" in asked[-1] and page.session.project.lock().held
+    page.session.project.close()
+    page.session.set_project(None)
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    held_by(folder, child.pid, socket.gethostname())
+    row.open(folder)
+    assert page.session.project.lock().held, "a program that is gone holds nothing"
+    page.session.project.close()

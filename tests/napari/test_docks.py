@@ -10,13 +10,10 @@ import numpy as np
 import pytest
 
 pytest.importorskip("napari")
-import napari_em_da as em
 from napari_em_da._napari import SegmentPage, TrainPage, WeightsPage
-from napari_em_da.errors import ConfigError
 
 PLACE = {"scale": (30.0, 8.0, 8.0), "units": ("nm",) * 3, "translate": (0.0, 16.0, 0.0)}
 NAMES = {WeightsPage: "Weight maps", TrainPage: "Train", SegmentPage: "Segment"}
-LONG_MS = 60_000
 
 
 @pytest.fixture
@@ -41,12 +38,11 @@ def docked(viewer: Any, kind: type) -> Any:
     return dock
 
 
-def finish(dock: Any, qtbot: Any) -> str:
-    qtbot.waitUntil(lambda: not dock.panel.running, timeout=LONG_MS)
-    assert dock.panel.bar.format() in ("done", "failed", "cancelled")
-    assert all(button.isEnabled() for button in dock.panel.buttons.values())
-    assert not dock.panel.cancel_button.isEnabled()
-    return str(dock.panel.message.text())
+@pytest.mark.parametrize("kind", NAMES)
+def test_each_entry_of_the_menu_opens_its_page(viewer: Any, qtbot: Any, kind: type) -> None:
+    dock = docked(viewer, kind)
+    dock.close_jobs()
+    qtbot.waitUntil(lambda: not any(runner.running for runner in dock._runners), timeout=60_000)
 
 
 def test_menus_follow_the_layer_list(viewer: Any, qtbot: Any) -> None:
@@ -61,52 +57,6 @@ def test_menus_follow_the_layer_list(viewer: Any, qtbot: Any) -> None:
     assert dock.image.layer is None, "nobody chose the other layer"
     viewer.layers.clear()
     assert dock.image.layer is None
-
-
-def test_preview_is_the_weight_map_of_the_volume(viewer: Any, qtbot: Any) -> None:
-    dock = docked(viewer, WeightsPage)
-    labels = viewer.layers["square"]
-
-    def shows(z: int, kind: str, **params: Any) -> Any:
-        expected = em.weight_map(labels.data, kind, **params)[z]
-
-        def check() -> None:
-            assert "weights preview" in viewer.layers
-            np.testing.assert_allclose(viewer.layers["weights preview"].data, expected, rtol=1e-6)
-
-        return check
-
-    viewer.dims.set_current_step(0, 2)
-    qtbot.waitUntil(shows(2, "entropy"))
-    shown = viewer.layers["weights preview"]
-    viewer.dims.set_current_step(0, 1)
-    qtbot.waitUntil(shows(1, "entropy"))
-    dock.options.editors["window"].set((1, 9, 9))
-    qtbot.waitUntil(shows(1, "entropy", window=(1, 9, 9)))
-    dock.kind.setCurrentIndex(dock.kind.findData("frequency"))
-    qtbot.waitUntil(shows(1, "frequency"))
-    dock.common.editors["floor"].widget.setText("0.9")
-    qtbot.waitUntil(shows(1, "frequency", floor=0.9))
-    labels.paint((1, 60, 60), 7)
-    qtbot.waitUntil(shows(1, "frequency", floor=0.9))
-    assert viewer.layers["weights preview"] is shown, "the layer is updated, not replaced"
-    np.testing.assert_allclose(shown.scale, labels.scale[-2:])
-    assert viewer.layers.selection.active is labels, "painting goes on"
-
-    dock.common.editors["floor"].widget.setText("-1")
-    qtbot.waitUntil(lambda: dock.state.is_error)
-    with pytest.raises(ConfigError, match="floor"):
-        dock.request()
-
-
-def test_whole_weight_map(viewer: Any, qtbot: Any) -> None:
-    dock = docked(viewer, WeightsPage)
-    labels = viewer.layers["square"]
-    dock.panel.buttons["Compute whole volume"].click()
-    finish(dock, qtbot)
-    layer = viewer.layers["square entropy weights"]
-    np.testing.assert_array_equal(layer.data, em.weight_map(labels.data, "entropy"))
-    np.testing.assert_allclose(layer.extent.world, labels.extent.world)
 
 
 def test_the_manifest_leads_to_the_samples(make_napari_viewer: Any) -> None:

@@ -119,9 +119,12 @@ def test_kinds_bring_their_scores(page: Any, qtbot: Any) -> None:
 
 def test_maps_of_errors(page: Any, viewer: Any, qtbot: Any) -> None:
     assert not page.buttons["Splits and merges"].isEnabled(), "of classes there are none"
+    shown = []
     for _ in range(2):
         page.buttons["Hits and misses"].click()
         qtbot.waitUntil(lambda: "guess agreement" in viewer.layers and not page.mapper.running, timeout=LONG_MS)
+        shown.append(viewer.layers["guess agreement"])
+    assert shown[0] is shown[1], "napari takes long to remove a layer"
     guess, truth = viewer.layers["guess"].data, viewer.layers["truth"].data
     expected = np.where((truth == 7) & (guess == 7), 1, np.where((truth == 0) & (guess == 7), 3, 0))
     expected[truth == 255] = 0

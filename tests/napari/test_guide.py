@@ -377,3 +377,26 @@ def test_closing_the_dock_unlocks_the_project(
     viewer.window.remove_dock_widget(dock.parent())
     assert not (tmp_path / "p" / "project.lock").exists()
     np.testing.assert_array_equal(saved(project, "mine"), expected)
+
+
+def test_a_window_whose_project_was_taken_over_stops_saving(
+    make_napari_viewer: Any, files: dict[str, Path], qtbot: Any, tmp_path: Path, quick: None
+) -> None:
+    viewer = make_napari_viewer()
+    dock = prepare(viewer, files)
+    begin(dock, tmp_path / "p", qtbot)
+    other = Project.open(tmp_path / "p")
+    other.lock(take_over=True)
+    before = (tmp_path / "p" / "project.json").read_bytes()
+    dock.session.layer("labels").editable = True
+    dock.session.layer("labels").paint((1, 30, 30), 3)
+    dock.save()
+    qtbot.waitUntil(lambda: dock.session.project is None, timeout=LONG_MS)
+    assert "taken over" in dock.saving.text() and "saves nothing more" in dock.saving.text()
+    row = dock.pages["data"].project
+    assert "taken over" in row.state.text() and row.take_button.isVisibleTo(row)
+    dock.save()
+    qtbot.wait(200)
+    assert dock.keeper.project is None and other.lock().held
+    assert (tmp_path / "p" / "project.json").read_bytes() == before
+    other.close()

@@ -186,6 +186,7 @@ def test_the_volume_appears_block_by_block_and_a_cancelled_one_goes_on(
     page.panel._on_event = original
     page.panel.buttons["Whole volume"].click()
     assert f"Saved as {output}" in finish(page, qtbot)
+    qtbot.waitUntil(lambda: not page.turns.isActive())
     found = viewer.layers["raw segmentation"]
     np.testing.assert_array_equal(found.data, expected)
     assert found.editable and isinstance(found.data, np.ndarray)

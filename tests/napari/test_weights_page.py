@@ -12,7 +12,7 @@ import napari_em_da as em
 from napari_em_da._napari.form import Form, span_of
 from napari_em_da._napari.session import Session
 from napari_em_da._napari.sliding import SlidingLine
-from napari_em_da._napari.weights_page import WeightsPage
+from napari_em_da._napari.weights_page import EARLY, WeightsPage
 from napari_em_da.config import WeightConfig
 from napari_em_da.copying import as_python
 from napari_em_da.errors import ConfigError
@@ -109,6 +109,45 @@ def test_a_slider_moves_the_preview(page: Any, viewer: Any, qtbot: Any) -> None:
     qtbot.waitUntil(shows(viewer, expected[z]))
     slider.setText("250")
     assert slider.slider.value() == 30 and page.options.read().sigma == 250, "the line takes what the slider cannot"
+
+
+def test_a_map_that_all_sections_scale_is_shown_early_and_then_exactly(page: Any, viewer: Any, qtbot: Any) -> None:
+    labels = viewer.layers["square"]
+    qtbot.waitUntil(lambda: "weights preview" in viewer.layers and not page.previewer.running, timeout=60_000)
+    viewer.dims.set_current_step(0, 0)
+    expected = em.weight_map(labels.data, "frequency", scale="max1", floor=0.0)[0]
+    assert expected.max() < 0.9, "the rarest class is in other sections"
+    texts: list[str] = []
+    shown: list[Any] = []
+    note = page._show_section
+
+    def watch(z: int, section: Any, *more: Any) -> None:
+        note(z, section, *more)
+        texts.append(page.state.text())
+        shown.append(section)
+
+    page._show_section = watch
+    page.kind.setCurrentIndex(page.kind.findData("frequency"))
+    page.common.editors["floor"].set(0.0)
+    page.common.editors["scale"].set("max1")
+    qtbot.waitUntil(shows(viewer, expected), timeout=60_000)
+    early = [section for section, text in zip(shown, texts, strict=True) if EARLY in text]
+    assert any(np.allclose(section, expected / expected.max(), atol=1e-6) for section in early)
+    assert EARLY not in page.state.text()
+
+
+def test_the_preview_does_not_wait_for_the_slider_to_stop(page: Any, viewer: Any, qtbot: Any) -> None:
+    page.kind.setCurrentIndex(page.kind.findData("distance"))
+    page.options.editors["boundary"].set((7,))
+    qtbot.waitUntil(lambda: not page._wait.isActive() and not page.previewer.running, timeout=60_000)
+    begun: list[float] = []
+    start = page.previewer.start
+    page.previewer.start = lambda *job, **how: (begun.append(page.options.read().sigma), start(*job, **how))
+    slider = page.options.editors["sigma"].widget.slider
+    for position in range(2, 12):  # a position every 15 ms: no pause is as long as the page waits
+        slider.setValue(float(position))
+        qtbot.wait(15)
+    assert begun and begun[0] < 11
 
 
 def test_sliders_are_for_numbers_with_two_bounds() -> None:

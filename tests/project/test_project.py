@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from napari_em_da.errors import ConfigError, DataError, ResourceError
-from napari_em_da.project import Edited, LabelClass, LayerRecord, Project, files, schema
+from napari_em_da.project import Edited, LabelClass, LayerRecord, Lock, LockHeld, LockLost, Project, files, schema
 from napari_em_da.project.files import file_name
 from napari_em_da.volume import Volume
 
@@ -381,6 +381,47 @@ def test_a_lost_lock_ends_writing(project):
         project.page = "Data"
     project.close()
     assert other.lock().held
+
+
+def test_a_lost_project_stays_lost(project):
+    project.pages.set("Train", {"steps": 1})
+    assert project.lost is None
+    other = Project.open(project.folder)
+    other.lock(take_over=True)
+    assert "taken over by this program itself" in project.lost
+    other.pages.set("Train", {"steps": 2})
+    other.close()
+    with pytest.raises(LockLost, match="another program, which has closed it again"):
+        project.pages.set("Train", {"steps": 3})  # never by itself: the other one has saved something since
+    assert Project.open(project.folder).pages.get("Train") == {"steps": 2}
+    project.close()
+    project.pages.set("Train", {"steps": 4})  # given back and taken anew, it is read again first
+    assert project.lost is None
+
+
+def test_a_lock_file_that_only_went_is_written_again(project):
+    project.page = "Data"
+    (project.folder / "project.lock").unlink()
+    assert project.lost is None
+    project.page = "Train"
+    assert Project.open(project.folder).page == "Train" and (project.folder / "project.lock").exists()
+
+
+def test_who_holds_a_project(project):
+    path = project.folder / "project.lock"
+    assert project.lock().holder().state == "here"
+    project.close()
+    assert Lock(project.folder).holder() is None
+    path.write_text(lock_of(dead_process()))
+    assert Lock(project.folder).holder().state == "dead"
+    path.write_text(lock_of(os.getppid()))
+    assert Lock(project.folder).holder().state == "alive"
+    path.write_text(lock_of(7, "microscope-pc", since=1.7e9))
+    with pytest.raises(LockHeld) as caught:
+        project.lock()
+    holder = caught.value.holder
+    assert (holder.pid, holder.host, holder.state) == (7, "microscope-pc", "unknown")
+    assert "process 7 on microscope-pc since 2023-11-1" in holder.who
 
 
 def test_a_living_process_keeps_its_lock(project):

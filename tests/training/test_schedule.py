@@ -27,3 +27,9 @@ def test_step_schedule_gives_the_published_staircase() -> None:
     config = TrainingConfig(steps=40_000, schedule="step", learning_rate=1e-3)
     rate = [1e-3 * learning_rate_factor(config, step) for step in (0, 2511, 2512, 33_120)]
     assert rate == pytest.approx([1e-3, 1e-3, 7.5e-4, 2.376e-5], rel=1e-3)
+
+
+@pytest.mark.parametrize("steps", [5, 1000])
+def test_warm_rises_over_twenty_steps_whatever_their_number(steps: int) -> None:
+    config = TrainingConfig(steps=steps, schedule="warm")
+    assert [learning_rate_factor(config, step) for step in (0, 9, 19, 20, 999)] == [0.05, 0.5, 1, 1, 1]

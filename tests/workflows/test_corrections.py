@@ -23,7 +23,9 @@ from napari_em_da.training.folder import RunFolder
 from napari_em_da.volume import Volume
 from napari_em_da.workflows.correction_check import changes
 from napari_em_da.workflows.correction_data import read_rounds
-from napari_em_da.workflows.corrections import Clock, CorrectResult, next_round
+from napari_em_da.workflows.correction_plan import next_round
+from napari_em_da.workflows.correction_result import CorrectResult
+from napari_em_da.workflows.correction_time import Clock, Parts
 from napari_em_da.workflows.painted import Painted
 
 MACHINE: dict[str, Any] = {"device": "cpu", "precision": "fp32"}
@@ -66,36 +68,64 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return checkpoint.unprefixed("network", checkpoint.load(RunFolder(run).last)[0])
 
 
-@pytest.mark.parametrize(
-    "rate",
-    [
-        pytest.param(None, id="default rate"),
-        pytest.param(
-            1e-2,
-            id="three times the default rate",
-            marks=pytest.mark.xfail(reason="known: at this rate replay does not always keep the source", strict=False),
-        ),
-    ],
-)
-def test_painted_voxels_are_learned_and_replay_prevents_most_of_the_forgetting(
+def held_out_iou(run: Path, tiny: Path, out: Path) -> float:
+    """Mean IoU on the columns of A that the training held out, counted here."""
+    em.run(em.segment(em.SegmentConfig(image=tiny / "A.tif", run=run, output=out, **MACHINE)))
+    found, truth = (Volume.open(path).read() for path in (out, tiny / "A-labels.tif"))
+    cut = round(truth.shape[2] * 0.7)
+    found, truth = found[..., cut:], truth[..., cut:]
+    pairs = [(found == value, truth == value) for value in (1, 2)]
+    return float(np.mean([(a & b).sum() / (a | b).sum() for a, b in pairs]))
+
+
+@pytest.mark.parametrize("rate", [pytest.param(None, id="default rate"), pytest.param(1e-2, id="three times that")])
+def test_painted_voxels_are_learned_and_the_source_is_not_forgotten(
     source: Path, tiny: Path, paint: Path, tmp_path: Path, rate: float | None
 ) -> None:
     strong = {"steps": 60, "learning_rate": rate}
-    with_replay: CorrectResult = em.run(em.correct(job(source, tiny, paint, tmp_path / "with", **strong)))
-    alone_events = list(em.correct(job(source, tiny, paint, tmp_path / "alone", replay=0, keep=0, **strong)))
+    bounded: CorrectResult = em.run(em.correct(job(source, tiny, paint, tmp_path / "with", **strong)))
+    free = {"replay": 0, "keep": 0, "forget": 1}
+    alone_events = list(em.correct(job(source, tiny, paint, tmp_path / "alone", **free, **strong)))
     assert isinstance(alone_events[-1], Finished)
     alone: CorrectResult = alone_events[-1].result
-    before_painted = with_replay.accuracy[0]
-    assert before_painted == alone.accuracy[0] < 0.85
-    assert with_replay.accuracy[1] > before_painted + 0.15 and alone.accuracy[1] > before_painted + 0.15
-    assert with_replay.iou[1] > with_replay.iou[0] + 0.2
-    before, after = with_replay.source_iou
-    assert before == alone.source_iou[0] > 0.5
-    assert alone.source_iou[1] < before - 0.2, "without replay the source is forgotten"
-    assert before - after < (before - alone.source_iou[1]) / 3, "with it, most of that is kept"
+    assert bounded.accuracy[0] == alone.accuracy[0] < 0.85
+    assert alone.accuracy[1] > alone.accuracy[0] + 0.15
+    assert bounded.accuracy[1] > bounded.accuracy[0] + 0.03 and bounded.iou[1] > bounded.iou[0] + 0.02
+    before, after = bounded.source_iou
+    assert before == alone.source_iou[0] == bounded.source_first > 0.5
+    assert alone.source_iou[1] < before - 0.2 and alone.kept == 1, "the source is forgotten where nothing forbids it"
+    assert after >= before - 0.02 and 0 < bounded.kept <= 1
+    # the windows that the bound looks at stand for all that was held out
+    columns = [held_out_iou(run, tiny, tmp_path / f"{i}.tif") for i, run in enumerate((source, bounded.run, alone.run))]
+    assert columns[1] > columns[0] - 0.04 > columns[2]
     warnings = [e.text for e in alone_events if isinstance(e, Notice) and e.level == "warning"]
     assert any("no labelled source is replayed" in text for text in warnings)
-    assert any(text.startswith("The IoU on the source fell from") for text in warnings)
+
+
+def test_rounds_together_forget_no_more_than_one(source: Path, tiny: Path, paint: Path, tmp_path: Path) -> None:
+    run, first, previous = source, None, None
+    for number in range(1, 4):
+        strong = {"steps": 12, "learning_rate": 1e-2, "seed": number, "replay": 0}
+        config = job(run, tiny, paint, tmp_path / "rounds" / f"round-{number}", **strong)
+        found: CorrectResult = em.run(em.correct(config))
+        before, after = found.source_iou
+        first = before if first is None else first
+        assert found.source_first == first and after >= min(before, first - 0.02)
+        assert previous is None or before == previous, "the same windows, round after round"
+        run, previous = found.run, after
+
+
+def test_a_round_that_ruins_the_network_keeps_nothing_and_says_so(
+    source: Path, tiny: Path, paint: Path, tmp_path: Path
+) -> None:
+    events = list(em.correct(job(source, tiny, paint, tmp_path / "out", learning_rate=0.5, steps=3, replay=0)))
+    found: CorrectResult = events[-1].result
+    assert (found.kept, found.changed["all"]) == (0, 0) and found.source_iou[0] == found.source_iou[1]
+    start, end = RunFolder.open(source).network().state_dict(), RunFolder.open(found.run).network().state_dict()
+    assert all(torch.equal(start[name], end[name]) for name in start)
+    trained = weights(found.run)
+    assert any(not torch.equal(start[name], trained[name]) for name in start), "the last weights are the trained ones"
+    assert any(e.text.startswith("Nothing was learned") for e in events if isinstance(e, Notice))
 
 
 def test_a_round_is_a_run_and_says_what_it_changed(source: Path, tiny: Path, paint: Path, tmp_path: Path) -> None:
@@ -151,6 +181,13 @@ def test_the_clock_leaves_no_step_that_would_end_too_late() -> None:
     assert [clock(step) for step in range(4)] == [False, False, False, True]  # 2 s a step: the fourth ends at 8
     never = Clock(None, lambda: 0.0)
     assert not any(never(step) for step in range(9))
+
+
+def test_the_parts_add_up_to_the_whole() -> None:
+    times = iter([3.0, 4.5, 5.0, 7.0])
+    parts = Parts(1.0, lambda: next(times))
+    assert [parts.note(name) for name in ("reading", "looking", "reading")] == [2.0, 1.5, 0.5]
+    assert parts.seconds == {"reading": 2.5, "looking": 1.5} and parts.total == 6.0
 
 
 def test_rounds_are_chained(source: Path, tiny: Path, paint: Path, tmp_path: Path) -> None:
@@ -259,9 +296,10 @@ def test_errors_say_what_to_do(source: Path, tiny: Path, paint: Path, tmp_path: 
 def test_without_the_sources_files_only_corrections_are_learned(
     source: Path, tiny: Path, paint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("napari_em_da.workflows.corrections.at_hand", lambda _: ())
+    monkeypatch.setattr("napari_em_da.workflows.correction_plan.at_hand", lambda _: ())
     events = list(em.correct(job(source, tiny, paint, tmp_path / "out")))
     found: CorrectResult = events[-1].result
-    assert found.source_iou == (None, None) and found.accuracy[1] > 0
-    assert any("Put the source's files back" in e.text for e in events if isinstance(e, Notice))
+    assert found.source_iou == (None, None) and found.accuracy[1] > 0 and found.kept == 1
+    said = [e.text for e in events if isinstance(e, Notice) and e.level == "warning"]
+    assert any("Nor can it be seen how much is forgotten. Put the source's files back" in text for text in said)
     assert not any(name.startswith("source/") for line in RunFolder(found.run).metrics() for name in line)

@@ -153,13 +153,13 @@ def test_durations_read_as_a_person_says_them(seconds: float, text: str) -> None
 
 
 def test_the_options_of_auto() -> None:
-    found = parse(AutoOptions, auto_options(5, ("adabn", "teacher"), ("sizes",)))
-    assert [entry.name for entry in found.portfolio] == ["adabn", "teacher"] and found.minutes == 5
-    known = next(e for e in AutoOptions().portfolio if e.name == "teacher")
+    found = parse(AutoOptions, auto_options(5, ("adabn", "coarse"), ("sizes",)))
+    assert [entry.name for entry in found.portfolio] == ["adabn", "coarse"] and found.minutes == 5
+    known = next(e for e in AutoOptions().portfolio if e.name == "coarse")
     assert found.portfolio[1].model_dump(mode="json") == known.model_dump(mode="json")
     assert auto_options() == {}
-    with pytest.raises(ConfigError, match="Did you mean 'teacher'"):
-        auto_options(entries=("techer",))
+    with pytest.raises(ConfigError, match="Did you mean 'coarse'"):
+        auto_options(entries=("coarze",))
 
 
 def test_a_view_is_the_middle_of_what_is_seen() -> None:

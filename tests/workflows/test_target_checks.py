@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from napari_em_da.errors import ConfigError, DataError
 from napari_em_da.synthetic import phantom_pair
 from napari_em_da.volume import Volume
-from napari_em_da.workflows.target_checks import check_target, lean
+from napari_em_da.workflows.target_checks import check_target
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +42,7 @@ def test_blank_and_single_sections_are_told(volumes: tuple[Volume, Volume, Volum
         check_target(Volume.from_array(data), [volumes[0]])
 
 
-def test_inverted_contrast_is_told() -> None:
-    rng = np.random.default_rng(0)
-    dark = np.clip(200 - rng.gamma(1.0, 30, (4, 64, 64)), 0, 255).astype(np.uint8)  # few dark pixels: membranes
-    one, other = Volume.from_array(dark), Volume.from_array(255 - dark)
-    assert lean(one.intensity) == pytest.approx(-lean(other.intensity), abs=0.02)
-    (text,) = check_target(other, [one])
+def test_inverted_contrast_is_told(volumes: tuple[Volume, Volume, Volume]) -> None:
+    inverted = Volume.from_array(255 - volumes[1].read())
+    (text,) = check_target(inverted, [volumes[0]])
     assert "looks inverted" in text
-    assert check_target(Volume.from_array(np.roll(dark, 9, 1)), [one]) == []

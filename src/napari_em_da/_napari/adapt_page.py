@@ -56,6 +56,9 @@ class AdaptPage(Page):
         self.show_previews.setToolTip("At each validation, of the section in view")
         self.show_previews.setChecked(True)
         self.live = Live(napari_viewer, "adaptation")
+        self.show_curves = QCheckBox("Show the curves")
+        self.show_curves.setToolTip("Losses, scores and health of the adaptation, which make way for its result")
+        self.show_curves.toggled.connect(self.live.setVisible)
         actions = {"Start": self._start, "Resume": self._resume}
         after = "Cancelled; Resume goes on from the last step. Finished adaptations are kept."
         self.panel = JobPanel("Adaptation", actions, self._finished, self._event, cancelled=after, pausable=True)
@@ -93,6 +96,7 @@ class AdaptPage(Page):
         add_row(form_layout(end), "Run folder", self.run)
         return [
             self.outcome,
+            self.show_curves,
             top,
             self.method,
             self.preset,
@@ -130,6 +134,7 @@ class AdaptPage(Page):
         where = "a new one in the project" if self.session.project is not None else "folder to create or to resume"
         self.run.line.setPlaceholderText(where)
         self.outcome.setVisible(self._runs() is not None and self.target.layer is not None and not self.busy)
+        self.show_curves.setVisible(bool(self.live.losses.series) and not self.busy)
 
     def _follow(self, what: str) -> None:
         if what == "trained" and self.session.trained is not None:
@@ -202,6 +207,8 @@ class AdaptPage(Page):
         classes = layers.run_classes(source)
         self.preset.stop()
         self.outcome.forget()
+        self.show_curves.hide()
+        self.live.show()
         self.live.begin(self.target.layer, classes)
         job = layers.adapt(source, taken, run, resume=resume, look=self.live.look, **sections)
         return once_idle(self.preset.runner, layers.then(job, layers.adapted))
@@ -221,6 +228,8 @@ class AdaptPage(Page):
         self.panel.message.info(f"Finished in {found.seconds:.0f} s.")
         self.outcome.tell(found)
         self.live.hide_layers()
+        self.show_curves.setChecked(False)
+        self.live.hide()
         self.session.set_run("adapted", found.run)
         self.refresh()
         self.compare()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import QSize, Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_em_da._napari.form import Form
+from napari_em_da._napari.looks import TICKS
 from napari_em_da._napari.message import Message
 from napari_em_da._napari.page import wrapped
 from napari_em_da._napari.worker import JobRunner
@@ -30,6 +31,7 @@ from napari_em_da.events import Finished, Progress
 from napari_em_da.jobs import Job
 from napari_em_da.layers.objects import heading
 from napari_em_da.postprocess import STEPS
+from napari_em_da.postprocess._files import read_chain, write_chain
 
 ROW, ROWS = 24, 5
 YAML = "Chains (*.yaml *.yml)"
@@ -58,11 +60,12 @@ class ChainEditor(QWidget):
         self._forms: list[Form[Any]] = []
         self._awaited: list[Item] = []
         self.list = QListWidget()
+        self.list.setStyleSheet(TICKS)
         self.list.setToolTip("Steps are applied from top to bottom; those without a tick are left out")
         self.forms = QStackedWidget()
         self.state = Message()
         self.runner = JobRunner(lambda _event: None, self._show_steps)
-        self.add_button = _button("Add a step", "Append a step to the chain")
+        self.add_button = _button("Add a step   ", "Append a step to the chain")
         self.add_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         menu = QMenu(self.add_button)
         menu.setToolTipsVisible(True)
@@ -142,8 +145,6 @@ class ChainEditor(QWidget):
 
     def load(self, path: Path) -> None:
         """Show the chain of a YAML file or a run folder; what is wrong with it is said below."""
-        from napari_em_da.workflows.postprocess import read_chain
-
         try:
             chain = read_chain(path)
             for step in chain.steps:
@@ -155,8 +156,6 @@ class ChainEditor(QWidget):
 
     def save(self, path: Path) -> None:
         """Write the chain as YAML."""
-        from napari_em_da.workflows.postprocess import write_chain
-
         try:
             write_chain(self.chain(), path)
         except (EmDaError, OSError) as error:
@@ -220,6 +219,7 @@ class ChainEditor(QWidget):
         entry = QListWidgetItem(f"{_words(item.name)}:  {' or '.join(step.takes)} → {gives}")
         entry.setData(Qt.ItemDataRole.UserRole, item.name)
         entry.setToolTip(STEPS.summary(item.name))
+        entry.setSizeHint(QSize(0, ROW))
         entry.setFlags(entry.flags() | Qt.ItemFlag.ItemIsUserCheckable)
         entry.setCheckState(Qt.CheckState.Checked if item.on else Qt.CheckState.Unchecked)
         self.list.blockSignals(True)

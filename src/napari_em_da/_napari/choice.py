@@ -79,6 +79,7 @@ class LayerChoice(QComboBox):
             self.chosen.emit()
 
     def _index_of(self, layer: Any) -> int:
+        layer = getattr(layer, "__wrapped__", layer)  # what a dock adds to the viewer comes back guarded by napari
         return next((i for i in range(self.count()) if self.itemData(i) is layer), -1)
 
 

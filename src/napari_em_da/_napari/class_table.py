@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QSizePolicy, QTableWidget, QTableWidgetItem
 
+from napari_em_da._napari.looks import TICKS
 from napari_em_da.errors import ConfigError
 
 VALUE, NAME, VOXELS = range(3)
@@ -17,6 +18,7 @@ class ClassTable(QTableWidget):
 
     def __init__(self) -> None:
         super().__init__(0, 3)
+        self.setStyleSheet(TICKS)
         self.setHorizontalHeaderLabels(["Value", "Class name", "Voxels"])
         self.setToolTip("Ticked values are learned, all others are background; values of the same name are one class")
         vertical, horizontal = self.verticalHeader(), self.horizontalHeader()

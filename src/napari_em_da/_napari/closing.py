@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from qtpy.QtCore import QEvent, QEventLoop, QObject, QTimer
@@ -52,16 +54,23 @@ class CloseFilter(QObject):
         parent: QObject,
     ) -> None:
         super().__init__(parent)
-        self._window = window
+        self._window = weakref.ref(window)  # the record of an error may keep the dock, and must not keep the window
         self._pages = pages
         self._flush = flush
         self._closed = closed
         self._stopping = False
         window.installEventFilter(self)
 
+    def remove(self) -> None:
+        """Stand there no longer."""
+        window = self._window()
+        if window is not None:
+            with suppress(RuntimeError):  # the window went first
+                window.removeEventFilter(self)
+
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Hold a close event back while the user is asked and jobs stop."""
-        if watched is not self._window or event is None or event.type() != QEvent.Type.Close:
+        if watched is None or watched is not self._window() or event is None or event.type() != QEvent.Type.Close:
             return False
         if self._stopping or not self.may_close():
             event.ignore()
@@ -72,7 +81,9 @@ class CloseFilter(QObject):
     def may_close(self) -> bool:
         """Ask where a job runs, stop the jobs, and save; return whether the window may close."""
         busy = [page for page in self._pages() if page.busy]
-        if busy and not ask(self._window, question(busy)):
+        if busy:  # at once: a viewer that a script closes has no layers left, and waiting would take them for removed
+            self._flush()
+        if busy and not ask(self._window(), question(busy)):
             return False
         self._stopping = True
         try:
@@ -80,7 +91,7 @@ class CloseFilter(QObject):
         finally:
             self._stopping = False
         problem = self._flush()
-        return problem is None or ask(self._window, f"{problem}\n\nClose all the same, and lose what is not saved?")
+        return problem is None or ask(self._window(), f"{problem}\n\nClose all the same, and lose what is not saved?")
 
     def _stop(self, busy: Sequence[Page]) -> None:
         """Cancel the jobs and wait for them, while the window goes on living."""
@@ -92,8 +103,11 @@ class CloseFilter(QObject):
             time.sleep(STEP_MS / 5000)
 
     def _look(self) -> None:
-        if not self._window.isVisible():
-            self._closed()
+        window = self._window()
+        with suppress(RuntimeError):  # the window is gone already
+            if window is not None and window.isVisible():
+                return
+        self._closed()
 
 
 def question(busy: Sequence[Any]) -> str:

@@ -24,12 +24,12 @@ from napari_em_da._napari.page import Page, collapsible, wrapped
 from napari_em_da._napari.refine_page import VolumeLine
 from napari_em_da._napari.role_choice import RoleChoice
 from napari_em_da._napari.session import Session
-from napari_em_da.config import CorrectConfig, parse
+from napari_em_da.config import CorrectConfig
 from napari_em_da.errors import ConfigError, EmDaError
 from napari_em_da.jobs import Job
 from napari_em_da.layers.refine import path_of
 
-MORE = ("steps", "replay", "keep", "batch", "learning_rate", "precision", "device")
+MORE = ("steps", "replay", "forget", "keep", "batch", "learning_rate", "precision", "device")
 NOWHERE = CorrectConfig(run=Path("run"), image=Path("image.tif"), corrections=Path("corrections.tif"))
 
 
@@ -113,7 +113,7 @@ class CorrectPage(Page):
             section.expand(animate=False)
         objects.toggled.connect(lambda on: None if on else self.operators.release())
         self.lay_out(
-            [top, looking, paint, objects, learning, truth, keys], [self.panel, self.view.message], copies=copied()
+            [top, looking, paint, objects, learning, truth, keys], [self.panel, self.view.message], copies=True
         )
 
     def missing(self) -> str | None:
@@ -154,18 +154,15 @@ class CorrectPage(Page):
     def call(self) -> tuple[str, CorrectConfig]:
         """Return the round that Learn would do.
 
+        Paint that no file holds is saved beside the round's folder: a script could not read it from the window.
+
         Raises
         ------
         ConfigError, DataError
-            Where the image or the corrections are in no file, or an option is wrong.
+            Where nothing is painted, the image is in no file, or an option is wrong.
         """
         image, run = self._image_and_run()
-        painted = self.paint.layer
-        paths = {"image": path_of(image), "corrections": None if painted is None else path_of(painted)}
-        for what, path in paths.items():
-            if path is None:
-                raise ConfigError(f"The {what} layer is in no file; save it and open the file.")
-        return "correct", parse(CorrectConfig, {**paths, "run": run, **self._options(image)})
+        return "correct", layers.correct_config(image, self._painted(), run, **self._options(image))
 
     def find_places(self) -> None:
         """Look for places in the background."""
@@ -270,12 +267,15 @@ class CorrectPage(Page):
 
     def _learn(self) -> Job:
         image, run = self._image_and_run()
-        painted = self.paint.layer
-        if painted is None:
-            raise ConfigError("Nothing is painted yet: make a corrections layer and paint what is wrong.")
+        painted = self._painted()
         self.view.message.clear()
         self._began = layers.snapshot(image), run
-        return layers.correct(image, self.paint.ensure(image), run, **self._options(image))
+        return layers.correct(image, painted, run, **self._options(image))
+
+    def _painted(self) -> Labels:
+        if self.paint.layer is None:
+            raise ConfigError("Nothing is painted yet: make a corrections layer and paint what is wrong.")
+        return self.paint.ensure(self.image.layer)
 
     def _learned(self, result: Any) -> None:
         if self._began is None:
@@ -298,10 +298,3 @@ class CorrectPage(Page):
         options: dict[str, Any] = {name: values[name] for name in ("precision", "device") if name in values}
         size = self.session.voxel.get("target")
         return options if size is None else {**options, "voxel_nm": size}
-
-
-def copied() -> bool:
-    """Return whether rounds of corrections can be copied as code."""
-    from napari_em_da.copying import CALLS
-
-    return "correct" in CALLS

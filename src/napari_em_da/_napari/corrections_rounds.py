@@ -11,7 +11,6 @@ from qtpy.QtWidgets import QListWidget, QPushButton, QVBoxLayout, QWidget
 from napari_em_da._napari.message import Message
 
 ROW_PX = 20
-FORGOT = 0.02  # loss of IoU on the labelled source that is worth a warning
 
 
 class RoundList(QWidget):
@@ -77,8 +76,15 @@ def tell(result: Any, message: Message) -> None:
     for what, (before, after) in (("on your paint", result.iou), ("on the labelled source", result.source_iou)):
         if before is not None and after is not None:
             parts.append(f"IoU {what} {before:.2f} → {after:.2f}.")
-    before, after = result.source_iou
-    if before is not None and after is not None and before - after > FORGOT:
-        message.warn(" ".join((*parts, "The network forgets the source: raise replay or keep under More.")))
+    if result.kept == 0:
+        message.warn(
+            " ".join((*parts, "Nothing was learned, for the source would be forgotten: raise replay or forget."))
+        )
+    elif result.kept < 1:
+        parts.append(f"{result.kept:.0%} of the way is kept, so that the source is not forgotten.")
+        message.info(" ".join(parts))
+    elif result.source_iou[0] is None:
+        parts.append("No labelled source is at hand: what is forgotten cannot be seen.")
+        message.warn(" ".join(parts))
     else:
         message.info(" ".join(parts))

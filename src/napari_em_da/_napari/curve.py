@@ -8,8 +8,9 @@ from qtpy.QtCore import QPointF, QRectF, QSize, Qt
 from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen, QPolygonF
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
-COLOURS = ("#4fc3f7", "#ffb74d", "#81c784", "#e57373", "#ba68c8", "#fff176")
+COLOURS = ("#3d97dd", "#d98a00", "#3fa35b", "#d9534f", "#a86cd0", "#8c8c00")  # to be seen in dark and light themes
 MARGIN = 6
+DASH = 10  # of the legend, in pixels
 
 
 class Curve(QWidget):
@@ -105,13 +106,15 @@ class Curve(QWidget):
         x = MARGIN + metrics.horizontalAdvance(self._title + "   ")
         for number, (name, series) in enumerate(self.series.items()):
             label = f"{name} {series[-1][1]:.3g}"
-            width = metrics.horizontalAdvance(label + "  ")
-            if x + width > self.width():
+            width = DASH + 3 + metrics.horizontalAdvance(label + "  ")
+            if x + width - metrics.horizontalAdvance("  ") > self.width():
+                painter.drawText(x, line, "…")
                 break
-            painter.setPen(QColor(COLOURS[number % len(COLOURS)]))
-            painter.drawText(x, line, label)
+            painter.setPen(QPen(QColor(COLOURS[number % len(COLOURS)]), 2.5))
+            painter.drawLine(x, line - metrics.xHeight() // 2, x + DASH, line - metrics.xHeight() // 2)
+            painter.setPen(self.palette().text().color())
+            painter.drawText(x + DASH + 3, line, label)
             x += width
-        painter.setPen(self.palette().text().color())
 
 
 def span(values: list[float] | list[int]) -> tuple[float, float]:

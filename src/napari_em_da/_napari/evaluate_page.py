@@ -75,6 +75,7 @@ class EvaluatePage(Page):
         self._compared: layers.Comparison | None = None
         self._scored: layers.Scored | None = None
         self._truth: Layer | None = None
+        self._maps: dict[str, Layer] = {}
         self._filled: Any = None  # the classes that were filled in, not typed
 
         top = QWidget()
@@ -213,9 +214,13 @@ class EvaluatePage(Page):
         elif result is not None:
             data, about, kind = result
             self.state.clear()
-            if about["name"] in self.viewer.layers:  # computed again, not one more
-                self.viewer.layers.remove(about["name"])
-            self.viewer.add_layer(Layer.create(data, about, kind))
+            old = self._maps.get(about["name"])
+            if old is not None and old in self.viewer.layers and old.ndim == data.ndim:  # computed again, not one more
+                old.data, old.visible = data, True
+                for name in ("scale", "translate"):
+                    setattr(old, name, about.get(name, getattr(old, name)))
+            else:
+                self._maps[about["name"]] = self.viewer.add_layer(Layer.create(data, about, kind))
 
     def _ask_export(self) -> None:
         text = QFileDialog.getExistingDirectory(self, "Folder to export to", str(Path.home()))

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QMainWindow, QStackedWidget, QVBoxLayout, QWidget
 
 from napari_em_da._napari.closing import CloseFilter
 from napari_em_da._napari.form import Form
+from napari_em_da._napari.graphics import REMEDY, opengl_found
 from napari_em_da._napari.job_panel import JobPanel
 from napari_em_da._napari.keeper import Keeper
 from napari_em_da._napari.message import Message
@@ -57,7 +58,7 @@ class GuideDock(QWidget):
         self.stack = QStackedWidget()
         self.stepper = Stepper(list(PAGES), [name.capitalize() for name in PAGES])
         self.onward = Onward()
-        self.message, self.saving = Message(), Message()
+        self.message, self.saving, self.picture = Message(), Message(), Message()
         self.closing: CloseFilter | None = None
         self.opener = JobRunner(lambda _event: None, self._reopened)
         self._opening: list[Opened] | None = None
@@ -78,8 +79,10 @@ class GuideDock(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(2, 2, 2, 2)
         column.setSpacing(2)
-        for widget in (self.stepper, self.message, self.saving):
+        for widget in (self.stepper, self.picture, self.message, self.saving):
             column.addWidget(widget)
+        if not opengl_found():
+            self.picture.warn(REMEDY)
         column.addWidget(self.stack, 1)
         column.addWidget(self.onward)
         self.setMinimumWidth(WIDTH)
@@ -90,18 +93,23 @@ class GuideDock(QWidget):
         self.session.changed.connect(self._changed)
         self.keeper.failed.connect(self.saving.error)
         self.keeper.saved.connect(self.saving.clear)
+        self.keeper.lost.connect(self._lost)
         self.session.viewer.layers.events.removing.connect(self._removing)
         self._look.start()
         self.destroyed.connect(self.keeper.close)
 
     def show_page(self, name: str) -> Page:
         """Show a page, and build it the first time."""
-        page = self._page(name)
+        page, before = self._page(name), self.stack.currentWidget()
+        if isinstance(before, Page) and before is not page:
+            before.leave()
         self.stack.setCurrentWidget(page)
         self.stepper.buttons[name].setChecked(True)
         after = next_page(name)
         self.onward.show_next(page.next_step, None if after is None else after.capitalize())
         page.refresh()
+        if page.left:
+            page.arrive()
         self.mark()
         self._save.start()
         return page
@@ -160,6 +168,9 @@ class GuideDock(QWidget):
         if not self.keeper.leaving:
             self.save()
         self.keeper.close()
+        if self.closing is not None:
+            self.closing.remove()
+            self.closing = None
 
     def event(self, event: QEvent | None) -> bool:
         """Napari takes a closed dock's widget out of the window without closing it."""
@@ -194,12 +205,17 @@ class GuideDock(QWidget):
         self.mark()
         self._save.start()
 
+    def _lost(self, text: str) -> None:
+        self.saving.error(text)
+        QTimer.singleShot(0, lambda: self.session.lose_project(text))
+
     def _open_project(self) -> None:
         project = self.session.project
         if project is None:
             self.keeper.close()
             return
         self.keeper.close()  # saves what belongs to the project before
+        self.saving.clear()
         try:
             project.lock()
         except (EmDaError, OSError) as error:

@@ -17,11 +17,12 @@ from napari_em_da._napari.records import Opened, can_be_kept, path_of, record_of
 from napari_em_da._napari.session import ROLES, Session
 from napari_em_da._napari.writes import Kept, Write, remembered, rename, run_all, strokes
 from napari_em_da.errors import EmDaError
-from napari_em_da.project import Project
+from napari_em_da.project import LockLost, Project
 
 SAVE_MS = 4000  # after the first change: with the saving itself, a crash loses the strokes of 5 s at most
 SOON_MS = 200
 POLL_MS = 30
+GUARD_MS = 3000
 AGAIN = "This is tried again by itself; nothing is lost as long as napari stays open."
 ABOUT = ("name", "scale", "translate", "units", "axis_labels", "editable", "opacity", "visible", "colormap")
 
@@ -44,10 +45,13 @@ class Keeper:
         What could not be saved, and the remedy.
     saved : Signal()
         All that was tried is saved.
+    lost : Signal(str)
+        Another program has taken the project over: why nothing more is saved.
     """
 
     failed = Signal(str)
     saved = Signal()
+    lost = Signal(str)
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -65,6 +69,19 @@ class Keeper:
         self._poll = QTimer()
         self._poll.setInterval(POLL_MS)
         self._poll.timeout.connect(self._look)
+        self._guard = QTimer()
+        self._guard.setInterval(GUARD_MS)
+        self._guard.timeout.connect(self.check_lock)
+
+    def check_lock(self) -> None:
+        """Say so once if another program has taken the project over."""
+        if self.project is None or self._future is not None or not self._guard.isActive():
+            return
+        why = self.project.lost
+        if why is not None:
+            self._guard.stop()
+            self._save.stop()
+            self.lost.emit(why)
 
     def open(self, project: Project, opened: Sequence[tuple[Layer, Opened]] = ()) -> None:
         """Keep the session in a project from now on; ``opened`` are the layers that came from it."""
@@ -89,6 +106,7 @@ class Keeper:
             self._watch(layer)
         for role in ROLES:
             self._follow(role)
+        self._guard.start()
 
     def close(self) -> str | None:
         """Save at once and let go of the project; return what could not be saved."""
@@ -99,11 +117,12 @@ class Keeper:
         layers.events.removed.disconnect(self._removed)
         self.session.changed.disconnect(self._follow, missing_ok=True)
         self.session.edited.disconnect(self._edited, missing_ok=True)
+        self._guard.stop()
         problem = self.flush(closing=True)
         for kept in self.kept:
             self._unwatch(kept)
-        self._save.stop()
-        self._poll.stop()
+        for timer in (self._save, self._poll):
+            timer.stop()
         self._pool.shutdown(wait=True)
         self.project.close()
         self.kept, self.project, self._pool = [], None, None
@@ -167,11 +186,13 @@ class Keeper:
             write.again()
             text = str(error) if isinstance(error, EmDaError) else f"{type(error).__name__}: {error}"
             problems += [] if text in problems else [text]
-        if problems:
+        if any(isinstance(error, LockLost) for _, error in outcome):
+            self.check_lock()  # trying again would be of no use
+        elif problems:
             self.failed.emit("\n".join((*problems, AGAIN)))
         elif outcome:
             self.saved.emit()
-        if self.dirty:
+        if self.dirty and self._guard.isActive():
             self._start(SAVE_MS)
         return problems
 

@@ -108,7 +108,7 @@ class Live(QWidget):
             elif name == "val_matched/iou":
                 self.scores.add(event.step, "in the target's look", value)
             elif name.startswith("val/"):
-                self.scores.add(event.step, name.removeprefix("val/"), value)
+                self.scores.add(event.step, name.removeprefix("val/").removeprefix("iou/"), value)
             elif not name.startswith(NO_LOSS):
                 self.losses.add(event.step, name, value)
         for name, ratio in health(event.values).items():
@@ -127,7 +127,7 @@ class Live(QWidget):
         if "rotate" in place or "shear" in place:
             place = {key: value for key, value in place.items() if key not in ("rotate", "shear")}
         flat = self.image is None or self.image.ndim == 2 or len(place.get("scale", ())) == 2
-        data = np.asarray(data, int if kind == "labels" else np.float32)
+        data = layers.compact(data) if kind == "labels" else np.asarray(data, np.float32)
         data = data if flat else data[None]
         old = self._shown.get(name)
         if old is not None and old in self.viewer.layers:

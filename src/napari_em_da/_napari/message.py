@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import QLabel, QSizePolicy
 
-RED = "#ff5c5c"
-ORANGE = "#e08e0b"
+RED = "#ff5c5c", "#b3261e"  # on a dark and on a light window
+ORANGE = "#e08e0b", "#8a5200"
+MIDDLE = 128
 
 
 class Message(QLabel):
-    """Wrapped text; warnings are orange, errors red."""
+    """Wrapped text; warnings are orange, errors red, as dark or light as the theme of the window needs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -19,6 +20,7 @@ class Message(QLabel):
         self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.MinimumExpanding)
         self.is_error = False
+        self._colours: tuple[str, str] | None = None
         self.clear()
 
     def clear(self) -> None:
@@ -27,17 +29,30 @@ class Message(QLabel):
         self.hide()
 
     def info(self, text: str) -> None:
-        self._show(text, "")
+        self._show(text, None)
 
     def warn(self, text: str) -> None:
-        self._show(text, f"color: {ORANGE};")
+        self._show(text, ORANGE)
 
     def error(self, text: str) -> None:
-        self._show(text, f"color: {RED};")
+        self._show(text, RED)
         self.is_error = True
 
-    def _show(self, text: str, style: str) -> None:
+    def changeEvent(self, event: QEvent | None) -> None:
+        """Follow a change of the theme."""
+        super().changeEvent(event)
+        if event is not None and event.type() == QEvent.Type.PaletteChange:
+            self._dress()
+
+    def _show(self, text: str, colours: tuple[str, str] | None) -> None:
         self.is_error = False
-        self.setStyleSheet(style)
+        self._colours = colours
+        self._dress()
         self.setText(text)
         self.setVisible(bool(text))
+
+    def _dress(self) -> None:
+        light = self.palette().window().color().lightness() > MIDDLE
+        style = "" if self._colours is None else f"color: {self._colours[light]};"
+        if style != self.styleSheet():
+            self.setStyleSheet(style)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QAbstractItemView, QTreeWidget, QTreeWidgetItem
 
+from napari_em_da._napari.looks import TICKS
 from napari_em_da.events import Finished, Progress
 from napari_em_da.jobs import Job
 
@@ -32,6 +33,7 @@ class MetricChoice(QTreeWidget):
         super().__init__()
         self.docs: dict[str, str] = {}
         self._wanted: tuple[str, ...] = ()
+        self.setStyleSheet(TICKS)
         self.setHeaderHidden(True)
         self.setFixedHeight(HEIGHT)
         self.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)

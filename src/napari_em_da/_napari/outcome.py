@@ -13,6 +13,7 @@ from napari_em_da._napari.live import box_in_view
 from napari_em_da._napari.message import Message
 from napari_em_da._napari.page import collapsible
 from napari_em_da._napari.pair import Pair
+from napari_em_da._napari.turns import Turns
 from napari_em_da._napari.worker import JobRunner
 from napari_em_da.config import VoxelSize
 from napari_em_da.errors import DataError, EmDaError
@@ -34,7 +35,8 @@ class Outcome(QWidget):
     def __init__(self, viewer: Any) -> None:
         super().__init__()
         self.viewer = viewer
-        self.pair = Pair(viewer)
+        self.turns = Turns(self)
+        self.pair = Pair(viewer, self.turns)
         self.chosen = Message()
         self.warning = Message()
         self.expected = Message()
@@ -70,9 +72,15 @@ class Outcome(QWidget):
         self.candidates.hide()
         self.hide()
 
+    @property
+    def running(self) -> bool:
+        """Whether a comparison is computed or being shown."""
+        return self.runner.running or self.turns.isActive()
+
     def tell(self, found: layers.Adapted) -> None:
         """Say which checkpoint was chosen, why, and what to expect of it."""
-        self.chosen.info(f"Chosen without labels: {found.chosen}. {found.why}")
+        named = "" if found.why.startswith(found.chosen) else f"{found.chosen}. "
+        self.chosen.info(f"Chosen without labels: {named}{found.why}")
         self.warning.warn(found.warning or "")
         if found.expected is not None:
             iou, low, high = found.expected
@@ -104,7 +112,8 @@ class Outcome(QWidget):
             self.compared.error(str(error))
             return
         self.compared.info("Segmenting this section with both networks …")
-        whole = layers.then(job, lambda found: (image, box, classes, found))
+        read = taken.volume.read  # in the job: a section may have to be decoded
+        whole = layers.then(job, lambda found: (image, box, classes, {**found, "section": read(box)[0]}))
         self.runner.start(whole, "Before and after", silent=True)
 
     def _show_pair(self, result: Any, error: Exception | None) -> None:

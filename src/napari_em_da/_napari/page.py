@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from napari.layers import Layer
 from qtpy.QtCore import QEvent, Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QApplication, QHBoxLayout, QLabel, QScrollArea, QToolButton, QVBoxLayout, QWidget
 from superqt import QCollapsible
@@ -13,6 +14,7 @@ from napari_em_da._napari.job_panel import JobPanel
 from napari_em_da._napari.message import Message
 from napari_em_da._napari.session import Session
 from napari_em_da._napari.state import read_state, write_state
+from napari_em_da._napari.warm import warm_up
 from napari_em_da._napari.worker import JobRunner
 from napari_em_da.config import Config
 from napari_em_da.errors import EmDaError
@@ -49,9 +51,12 @@ class Page(QWidget):
         self.session = session or Session(napari_viewer)
         self._kept: dict[str, QWidget] = {}
         self._runners: list[JobRunner] = []
+        self.left = False  # whether the guide shows another page
+        self._veiled: list[Layer] = []
         self.need = Message()
         self.copied = Message()
         self.setMinimumWidth(WIDTH)
+        warm_up()
 
     def missing(self) -> str | None:
         """Return what the page still needs, as a sentence with the remedy; None when it can start."""
@@ -112,6 +117,21 @@ class Page(QWidget):
             self.need.warn(text)
         else:
             self.need.clear()
+
+    def leave(self) -> None:
+        """Make way for another page, whose layers the previews of this one would cover."""
+        self.left = True
+        self._veiled = [layer for layer in self.viewer.layers if layer.visible and layer.metadata.get("preview")]
+        for layer in self._veiled:
+            layer.visible = False
+
+    def arrive(self) -> None:
+        """Show again what ``leave`` has hidden."""
+        self.left = False
+        for layer in self._veiled:
+            if layer in self.viewer.layers:
+                layer.visible = True
+        self._veiled = []
 
     def cancel_with_me(self, *owners: JobPanel | JobRunner) -> None:
         """Stop these jobs when the page goes away."""

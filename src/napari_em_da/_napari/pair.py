@@ -9,6 +9,7 @@ import numpy as np
 from napari.layers import Layer
 
 from napari_em_da import layers
+from napari_em_da._napari.turns import Turns
 
 BEFORE, AFTER, PICTURE = "before adaptation", "after adaptation", "section after adaptation"
 GAP = 1.03  # of the width, from one picture to the next
@@ -20,10 +21,13 @@ class Pair:
     Parameters
     ----------
     viewer : napari.Viewer
+    turns : Turns
+        In which the layers are added, one by one.
     """
 
-    def __init__(self, viewer: Any) -> None:
+    def __init__(self, viewer: Any, turns: Turns) -> None:
         self.viewer = viewer
+        self.turns = turns
         self.apart = True
         self._shown: dict[str, Layer] = {}
         self._start = np.zeros(0)
@@ -36,7 +40,7 @@ class Pair:
         classes: Mapping[str, Sequence[int]],
         found: Mapping[str, Any],
     ) -> None:
-        """Show the labels ``before`` and ``after`` (Y, X) of a box of one section of the image."""
+        """Show the ``section`` of the image and the labels ``before`` and ``after``, all (Y, X), of a box of it."""
         taken = layers.snapshot(image)
         corner = np.array([part.start for part in box][-image.ndim :], float)
         width = np.zeros(image.ndim)
@@ -44,15 +48,25 @@ class Pair:
         self._start = np.asarray(image.data_to_world(corner))
         self._step = np.asarray(image.data_to_world(corner + width)) - self._start
         place = {key: value for key, value in taken.place.items() if key not in ("translate", "affine")}
-        picture = taken.volume.read(box)[0]
         contrast = {"contrast_limits": image.contrast_limits, "colormap": image.colormap.name}
         look = {"opacity": 0.5, **layers.class_look(classes)}
-        active = self.viewer.layers.selection.active
-        self._put(PICTURE, picture, "image", {**place, **contrast})
-        self._put(BEFORE, np.asarray(found["before"], int), "labels", {**place, **look})
-        self._put(AFTER, np.asarray(found["after"], int), "labels", {**place, **look})
-        self.viewer.layers.selection.active = active
-        self._arrange()
+        present = (lambda: self._present(image),) if not self._shown else ()  # later the user's own view stays
+        self.turns.do(
+            lambda: self._put(PICTURE, found["section"], "image", {**place, **contrast}),
+            lambda: self._put(BEFORE, layers.compact(found["before"]), "labels", {**place, **look}),
+            lambda: self._put(AFTER, layers.compact(found["after"]), "labels", {**place, **look}),
+            self._arrange,
+            *present,
+        )
+
+    def _present(self, image: Layer) -> None:
+        """Hide what would cover the pictures, and bring both into view."""
+        ours = {image.name, *self._shown}
+        for layer in self.viewer.layers:
+            if layer.name not in ours:
+                layer.visible = False
+        image.visible = True
+        self.viewer.reset_view()
 
     def set_apart(self, apart: bool) -> None:
         """Put them side by side, or on top of each other."""
@@ -67,13 +81,18 @@ class Pair:
                 old.data = data
                 return
             self.viewer.layers.remove(old)
-        about = {**look, "name": name, "translate": self._start, "metadata": {"preview": True}}
+        about = {**look, "name": name, "translate": self._place(name), "metadata": {"preview": True}}
+        active = self.viewer.layers.selection.active
         self._shown[name] = self.viewer.add_layer(Layer.create(data, about, kind))
+        self.viewer.layers.selection.active = active
+
+    def _place(self, name: str) -> Any:
+        return self._start if name == BEFORE or not self.apart else self._start + self._step
 
     def _arrange(self) -> None:
         """Move what is still there."""
         for name, layer in self._shown.items():
             if layer in self.viewer.layers:
-                layer.translate = self._start if name == BEFORE or not self.apart else self._start + self._step
+                layer.translate = self._place(name)
                 if name == PICTURE:
                     layer.visible = self.apart

@@ -104,10 +104,20 @@ def reopening(project: Project) -> Job:
             found.problems.append(f"The layer {record.name!r} cannot be opened: {error}")
             continue
         if opened is None:
-            found.problems.append(f"The layer {record.name!r} came from no file; add it again.")
+            found.problems += unkept(record)
         else:
             found.layers.append(opened)
     yield Finished(found)
+
+
+def unkept(record: LayerRecord) -> list[str]:
+    """Return what to say of a layer that the project has no voxels of.
+
+    Of labels, those are only a segmentation that was never finished, or what a round of corrections has shown.
+    """
+    if record.kind == "labels" and record.role in ("", RECORDED["prediction"]):
+        return [f"The segmentation {record.name!r} was not finished; segment the image again."] if record.role else []
+    return [f"The layer {record.name!r} came from no file; add it again."]
 
 
 def layer_of(opened: Opened) -> Layer:

@@ -147,9 +147,8 @@ class RefinePage(Page):
             self.state.error(str(error) if isinstance(error, EmDaError) else f"{type(error).__name__}: {error}")
         elif result is not None and self.live.isChecked() and self.labels.layer is not None:
             self._source, shown = result
-            same = shown.layer[1]["metadata"]["holds"] == self._source.stack.holds == "labels"
-            like = self.labels.layer if same or self._source.stack.holds == "probabilities" else None
-            self.preview_layer.show(shown.layer, like)
+            classes = shown.layer[1]["metadata"]["holds"] == "labels"  # objects have numbers, and colours of their own
+            self.preview_layer.show(shown.layer, self.labels.layer if classes else None)
             text = f"Section {shown.section}, as in the volume."
             if not shown.exact:
                 text = (
@@ -238,8 +237,13 @@ class RefinePage(Page):
         self._changed()
 
     def _changed(self, event: Any = None) -> None:
-        if self.live.isChecked():
+        if self.live.isChecked() and not self.left:
             self._wait.start()
+
+    def arrive(self) -> None:
+        """Show the preview of the section that is in view now."""
+        super().arrive()
+        self._changed()
 
     def _toggle(self, on: bool) -> None:
         if on:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from napari.layers import Labels, Layer
-from napari.utils.colormaps import DirectLabelColormap
+from napari.utils.colormaps import DirectLabelColormap, label_colormap
 
-from napari_em_da.layers import LayerData
+from napari_em_da.layers import LayerData, compact
 
 
 class SectionPreview:
@@ -28,6 +28,7 @@ class SectionPreview:
     def show(self, shown: LayerData, like: Any = None) -> None:
         """Show a section; labels in the colours of the layer ``like``, if that has colours of its own."""
         data, about, kind = shown
+        data = compact(data) if kind == "labels" else data
         layer = self.layer if self.layer in self.viewer.layers else None
         if layer is not None and layer._type_string != kind:
             self.remove()
@@ -43,8 +44,12 @@ class SectionPreview:
                 if name in about:
                     setattr(layer, name, about[name])
             layer.metadata = {**layer.metadata, **about.get("metadata", {})}
-        if isinstance(layer, Labels) and isinstance(getattr(like, "colormap", None), DirectLabelColormap):
+        if not isinstance(layer, Labels):
+            return
+        if isinstance(getattr(like, "colormap", None), DirectLabelColormap):
             layer.colormap = like.colormap
+        elif isinstance(layer.colormap, DirectLabelColormap):
+            layer.colormap = label_colormap()
 
     def remove(self) -> None:
         """Take the layer out of the viewer."""

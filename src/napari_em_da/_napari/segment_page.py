@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from napari_em_da._napari.message import Message
 from napari_em_da._napari.page import Page, collapsible
 from napari_em_da._napari.role_choice import RoleChoice
 from napari_em_da._napari.session import Session
+from napari_em_da._napari.turns import Turns
 from napari_em_da._napari.worker import JobRunner
 from napari_em_da.config import SegmentConfig, parse
 from napari_em_da.errors import ConfigError, EmDaError
@@ -62,7 +64,7 @@ class SegmentPage(Page):
         self.sections.setRange(1, 9999)
         self.sections.setValue(REGION)
         self.sections.setToolTip("A region is what is in view, through so many sections around the one in view")
-        self.result = GrowingLayer(self.session)
+        self.result, self.turns = GrowingLayer(self.session), Turns(self)
         self.section_button = QPushButton("This section")
         self.section_button.setToolTip("Segment the section in view now; the volume will look exactly the same there")
         self.section_button.clicked.connect(lambda _=False: self.look())
@@ -169,8 +171,9 @@ class SegmentPage(Page):
 
     def close_jobs(self) -> None:
         """Cancel every job, and wait for nothing more."""
-        self._wait.stop()
-        self._tick.stop()
+        for timer in (self._wait, self._tick):
+            timer.stop()
+        self.turns.drop()
         super().close_jobs()
 
     def _moved(self, event: Any = None) -> None:
@@ -229,9 +232,9 @@ class SegmentPage(Page):
         look = layers.class_look(result.classes)
         labels = self.result.finish((found[0][0], {**found[0][1], **look}, "labels"))
         more = [*found[1:], layers.uncertainty_layer(result, taken)] if result.probabilities is not None else []
-        for data, about, kind in more:
-            self.viewer.add_layer(Layer.create(data, {**about, "visible": False}, kind))
         self.session.assign("prediction", labels)
+        hidden = [Layer.create(data, {**about, "visible": False}, kind) for data, about, kind in more]
+        self.turns.do(*(partial(self.viewer.add_layer, layer) for layer in hidden))
         text = ", ".join(f"{name} {100 * share:.1f} %" for name, share in result.foreground.items())
         self.panel.message.info(f"{text} of the voxels, in {result.seconds:.0f} s. Saved as {result.output}.")
 

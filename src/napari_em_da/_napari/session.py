@@ -44,6 +44,8 @@ class Session:
         Run folders of the source model and of the adapted one.
     project : Project or None
         Where all of this is kept, if the user opened one.
+    lost : (folder, text) or None
+        The project that another program has taken over, and what to say of it.
     """
 
     changed = Signal(str)
@@ -59,6 +61,7 @@ class Session:
         self.trained: Path | None = None
         self.adapted: Path | None = None
         self.project: Any = None
+        self.lost: tuple[Path, str] | None = None
         viewer.layers.events.removed.connect(self._removed)
 
     @property
@@ -111,8 +114,15 @@ class Session:
 
     def set_project(self, project: Any) -> None:
         """Set the project that keeps the state; None for none."""
-        self.project = project
+        self.project, self.lost = project, None
         self.changed.emit("project")
+
+    def lose_project(self, text: str) -> None:
+        """Let go of a project that another program has taken over."""
+        if self.project is not None:
+            self.lost = self.project.folder, text
+            self.project = None
+            self.changed.emit("project")
 
     def new_run(self, name: str) -> Path | None:
         """Return a free run folder in the project; None where no project is open, for the user to choose one."""

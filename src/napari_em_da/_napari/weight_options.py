@@ -1,4 +1,4 @@
-"""What every kind of weight map has, and which of its numbers a slider suits."""
+"""What every kind of weight map has, which of its numbers a slider suits, and better names."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ SLIDERS = {  # ends of sliders for numbers without bounds; the line beside takes
     **{"sigma": (0.5, 30.0), "d_clip": (1.0, 100.0), "half_thickness": (1.0, 100.0), "max_weight": (0.0, 50.0)},
     "base": (1.5, 10.0),
 }
+TITLES = {"w_0": "Largest weight"}  # of options that papers call by a letter
 
 
 class MapOptions(Config):

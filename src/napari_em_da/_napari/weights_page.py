@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from napari.layers import Image, Labels, Layer
@@ -17,17 +18,19 @@ from napari_em_da._napari.page import Page
 from napari_em_da._napari.role_choice import RoleChoice
 from napari_em_da._napari.session import Session
 from napari_em_da._napari.state import plain
-from napari_em_da._napari.weight_options import SLIDERS, MapOptions
+from napari_em_da._napari.weight_jobs import section_job, volume_job
+from napari_em_da._napari.weight_options import SLIDERS, TITLES, MapOptions
 from napari_em_da._napari.worker import JobRunner
 from napari_em_da.config import WeightConfig, parse
 from napari_em_da.copying import WeightMapConfig
 from napari_em_da.errors import ConfigError, EmDaError
-from napari_em_da.events import Finished, Progress
+from napari_em_da.events import Event, Preview
 from napari_em_da.jobs import Job
 from napari_em_da.weights import WEIGHTS
 
 PREVIEW = "weights preview"
 DEBOUNCE_MS = 30
+EARLY = "if this section were all; counting the others …"
 
 
 class WeightsPage(Page):
@@ -65,7 +68,7 @@ class WeightsPage(Page):
         self.use_button.setToolTip("The Train page then trains with exactly this map")
         self.use_button.clicked.connect(lambda _=False: self.use())
         self.panel = JobPanel("Weight map", {"Compute whole volume": self._whole}, self._show_whole)
-        self.previewer = JobRunner(lambda _event: None, self._show_preview)
+        self.previewer = JobRunner(self._show_early, self._show_preview)
         self._sections: layers.SectionWeights | None = None
         self._preview: Image | None = None
         self._wait = QTimer(self)
@@ -79,8 +82,8 @@ class WeightsPage(Page):
         rows.addRow(self.made_of)
         add_row(rows, "Kind", self.kind)
         rows.addRow(self.about)
-        lower = [self.use_button, self.used, self.panel]
-        self.lay_out([top, self._place, self.common, self.live, self.state], lower, copies=True)
+        lower = [self.state, self.use_button, self.used, self.panel]
+        self.lay_out([top, self._place, self.common, self.live], lower, copies=True)
         self.keep(labels=self.labels, kind=self.kind, common=self.common, live=self.live)
         self.cancel_with_me(self.panel, self.previewer)
 
@@ -190,7 +193,7 @@ class WeightsPage(Page):
     def _show_options(self) -> None:
         """Put the form of the chosen kind in place of the old one."""
         old, kind = self.options, str(self.kind.currentData())
-        self.options = Form(WEIGHTS[kind].options_type(), sliders=SLIDERS)
+        self.options = Form(WEIGHTS[kind].options_type(), sliders=SLIDERS, titles=TITLES)
         self.options.restore(self._remembered.get(kind, {}))
         self.options.changed.connect(self._edited)
         self.about.setText(WEIGHTS.summary(kind))
@@ -219,8 +222,13 @@ class WeightsPage(Page):
         self._changed()
 
     def _changed(self, event: Any = None) -> None:
-        if self.live.isChecked():
+        if self.live.isChecked() and not self.left and not self._wait.isActive():  # else a moving slider would wait
             self._wait.start()
+
+    def arrive(self) -> None:
+        """Show the preview of the section that is in view now."""
+        super().arrive()
+        self._changed()
 
     def _toggle(self, on: bool) -> None:
         if on:
@@ -268,22 +276,34 @@ class WeightsPage(Page):
     def _show_preview(self, result: Any, error: Exception | None) -> None:
         if error is not None:
             self.state.error(str(error))
-        elif result is not None and self.live.isChecked():
-            z, section, place, kind, params = result
-            low, mean, high = section.min(), section.mean(), section.max()
-            self.state.info(f"Section {z}: weights {low:.3g} to {high:.3g}, mean {mean:.3g}")
-            flat = {k: tuple(place[k])[-2:] for k in ("scale", "translate", "units", "axis_labels") if k in place}
-            data, look, _ = layers.weight_layer(section, PREVIEW, float(high), flat, kind, params)
-            if self._preview is None or self._preview not in self.viewer.layers:
-                active = self.viewer.layers.selection.active
-                look["metadata"]["preview"] = True
-                self._preview = self.viewer.add_image(data, **look)
-                self.viewer.layers.selection.active = active  # the user goes on painting
-            else:
-                self._preview.data = data
-                self._preview.contrast_limits = look["contrast_limits"]
-                for name, value in flat.items():
-                    setattr(self._preview, name, value)
+        elif result is not None:
+            self._show_section(*result)
+
+    def _show_early(self, event: Event) -> None:
+        """Show the section as far as it can be known before all sections are counted, and say so."""
+        if isinstance(event, Preview) and event.origin is not None and self._sections is not None:
+            place = self._sections.taken.place
+            self._show_section(event.origin[0], event.data, place, event.name, {}, f" {EARLY}")
+
+    def _show_section(
+        self, z: int, section: Any, place: Mapping[str, Any], kind: str, params: dict[str, Any], note: str = ""
+    ) -> None:
+        if self.left or not self.live.isChecked():
+            return
+        low, mean, high = section.min(), section.mean(), section.max()
+        self.state.info(f"Section {z}: weights {low:.3g} to {high:.3g}, mean {mean:.3g}{note}")
+        flat = {k: tuple(place[k])[-2:] for k in ("scale", "translate", "units", "axis_labels") if k in place}
+        data, look, _ = layers.weight_layer(section, PREVIEW, float(high), flat, kind, params)
+        if self._preview is None or self._preview not in self.viewer.layers:
+            active = self.viewer.layers.selection.active
+            look["metadata"]["preview"] = True
+            self._preview = self.viewer.add_image(data, **look)
+            self.viewer.layers.selection.active = active  # the user goes on painting
+        else:
+            self._preview.data = data
+            self._preview.contrast_limits = look["contrast_limits"]
+            for name, value in flat.items():
+                setattr(self._preview, name, value)
 
     def _whole(self) -> Job:
         taken, kind, params = self.request()
@@ -292,15 +312,3 @@ class WeightsPage(Page):
     def _show_whole(self, layer: layers.LayerData) -> None:
         self.live.setChecked(False)
         self.viewer.add_layer(Layer.create(*layer))
-
-
-def section_job(sections: layers.SectionWeights, kind: str, z: int, params: dict[str, Any]) -> Job:
-    """Compute one section; Finished carries it with what is needed to show it."""
-    yield Progress(0, 1, "sections", "weights")
-    yield Finished((z, sections.section(z, kind, **params), sections.taken.place, kind, params))
-
-
-def volume_job(taken: layers.Snapshot, kind: str, params: dict[str, Any]) -> Job:
-    """Compute the whole map; Finished carries the layer."""
-    yield Progress(0, 1, "volumes", "weights")
-    yield Finished(layers.weight_map_layer(taken, kind, **params))

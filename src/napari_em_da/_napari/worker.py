@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import threading
 import time
@@ -11,10 +12,11 @@ from typing import Any
 
 from napari.qt.threading import GeneratorWorker, create_worker
 
-from napari_em_da.errors import JobFailed
+from napari_em_da.errors import JobFailed, ResourceError
 from napari_em_da.events import Event, Finished, Notice, Progress
 from napari_em_da.jobs import Job
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 WAIT_S = 0.05
 ACTIVITY_S = 0.25  # between two updates of napari's activity list
 
@@ -75,9 +77,9 @@ class JobWorker(GeneratorWorker):
 
 
 def computing_threads() -> int | None:
-    """Return how many threads torch computes with where this is called; None while it is not loaded."""
-    torch = sys.modules.get("torch")
-    return None if torch is None else int(torch.get_num_threads())
+    """Return how many threads torch computes with where this is called; None while it is not loaded, or only half."""
+    count = getattr(sys.modules.get("torch"), "get_num_threads", None)  # another job may be importing it right now
+    return None if count is None else int(count())
 
 
 def compute_with(threads: int | None) -> None:
@@ -91,19 +93,40 @@ def compute_with(threads: int | None) -> None:
 
 
 def advance(job: Job) -> Event | None:
-    """Return the next event or None at the end; a RuntimeError becomes a JobFailed."""
+    """Return the next event or None at the end; an error of torch or of the machine is said in words."""
     try:
         return next(job, None)
     except RuntimeError as error:
         raise failed(error) from error
+    except (MemoryError, OSError) as error:
+        raise in_words(error) from error
 
 
 def stop(job: Job) -> None:
-    """Close a job; what it could not save is a JobFailed."""
+    """Close a job; what it could not save is said in words."""
     try:
         job.close()
     except RuntimeError as error:
         raise failed(error) from error
+    except (MemoryError, OSError) as error:
+        raise in_words(error) from error
+
+
+def in_words(error: MemoryError | OSError) -> ResourceError:
+    """Turn an error of the machine into one with a remedy."""
+    if isinstance(error, MemoryError):
+        return ResourceError(
+            f"There is not enough memory for this ({error or 'none is left'}). Close other programs, or crop the image "
+            "to what you need. Nothing that was saved is lost."
+        )
+    if error.errno in FULL:
+        return ResourceError(
+            f"The disk is full ({error}). Free some space, or choose a folder on another disk, and start again. "
+            "Nothing that was saved is lost."
+        )
+    return ResourceError(
+        f"A file cannot be read or written: {error}. Check that it is there and that you may write to its folder."
+    )
 
 
 def failed(error: RuntimeError) -> JobFailed:

@@ -29,6 +29,7 @@ def correct(
     replay: float = 0.5,
     recency: float = 0.5,
     keep: float = 0.1,
+    forget: float = 0.02,
     learning_rate: float | None = None,
     seed: int | None = None,
     precision: Literal["auto", "bf16", "fp32"] = "auto",
@@ -53,7 +54,7 @@ def correct(
     voxel_nm
         Voxel size z,y,x in nm; as the run knew it if absent.
     seconds
-        Length of the round, the prediction of the view included.
+        Length of the round, all that it reads, predicts and saves included.
     steps
         Steps to do, however long they take, instead of the seconds.
     view
@@ -66,6 +67,8 @@ def correct(
         How often a round's paint is drawn, compared with that of the round after it.
     keep
         Weight of the start's own predictions where nothing is painted.
+    forget
+        Most IoU that all rounds together may lose on held-out windows of the source; 1 sets no bound.
     learning_rate
         A third of the run's if absent; between rounds the same.
     seed

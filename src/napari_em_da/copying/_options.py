@@ -20,6 +20,7 @@ POSITIONAL = {
     "postprocess": ("input",),
     "tune": ("input", "labels"),
     "measure": ("labels",),
+    "correct": ("image", "corrections"),
     "weight_map": ("labels", "kind"),
 }
 OPTION = {"adapt": "option", "weight_map": "option"}  # of the name=value option, where it is called otherwise

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from napari_em_da.config import (
     AdaptConfig,
     Config,
+    CorrectConfig,
     EvaluateConfig,
     FinetuneConfig,
     MeasureConfig,
@@ -43,6 +44,7 @@ CONFIG_TYPES: dict[str, type[Config]] = {
     "postprocess": PostprocessConfig,
     "tune": TuneConfig,
     "measure": MeasureConfig,
+    "correct": CorrectConfig,
     "weight_map": WeightMapConfig,
 }
 

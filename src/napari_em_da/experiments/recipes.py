@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from napari_em_da.config import AugmentConfig, MethodConfig
-from napari_em_da.workflows.auto import DEFAULT_PORTFOLIO, MATCHED, Entry
+from napari_em_da.workflows.auto import DEFAULT_PORTFOLIO, MATCHED, TEACHER, Entry
 
 SOURCE_AUGMENT = AugmentConfig(
     scale=(0.75, 1.35), rotate_deg=180, elastic=0.2, photometric=0.6, contrast=(0.6, 1.5), gamma=(0.6, 1.7), blur_px=1.5
@@ -39,6 +39,7 @@ def _entry(name: str, method: str = "", match: float = 0.5, **options: Any) -> E
 _ENTRIES = (
     *DEFAULT_PORTFOLIO,
     Entry(name="matched", method=MethodConfig(name="supervised"), augment=MATCHED),
+    Entry(name="teacher", method=MethodConfig(name="mean_teacher", options=TEACHER), augment=MATCHED, start="adabn"),
     _entry("mean_teacher"),
     _entry("histogram", "supervised", 1.0),
     _entry("fda", match=0),
@@ -51,7 +52,6 @@ _ENTRIES = (
     _entry("conditional"),
     _entry("entropy"),
     _entry("pseudo_labels"),
-    _entry("source_free", match=0),
     _entry("coral_mean_teacher", "combined", parts=[{"name": "coral"}, {"name": "mean_teacher"}]),
 )
 METHODS = {entry.name: entry for entry in _ENTRIES}

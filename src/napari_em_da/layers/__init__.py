@@ -15,7 +15,14 @@ from napari_em_da.layers.analysis import (
     plot_layers,
     postprocess_layer,
 )
-from napari_em_da.layers.corrections import blank_corrections, correct, corrections_look, find_places, suggest
+from napari_em_da.layers.corrections import (
+    blank_corrections,
+    correct,
+    correct_config,
+    corrections_look,
+    find_places,
+    suggest,
+)
 from napari_em_da.layers.data import Finding, check_data, checking
 from napari_em_da.layers.editing import (
     OPERATORS,
@@ -59,7 +66,7 @@ from napari_em_da.layers.refine import (
 )
 from napari_em_da.layers.samples import demo_layers, flyem_sample, open_demo, phantom_sample
 from napari_em_da.layers.scores import Comparison, Scored, compare, export, score
-from napari_em_da.layers.snapshot import LayerData, Snapshot, snapshot, voxel_size
+from napari_em_da.layers.snapshot import LayerData, Snapshot, compact, snapshot, voxel_size
 from napari_em_da.layers.view import (
     GrowingLabels,
     class_colours,
@@ -103,9 +110,11 @@ __all__ = [
     "checking",
     "class_colours",
     "class_look",
+    "compact",
     "compare",
     "compare_section",
     "correct",
+    "correct_config",
     "corrections_look",
     "data_folder",
     "demo_layers",

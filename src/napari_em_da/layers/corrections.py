@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from napari_em_da.errors import ConfigError, DataError
 from napari_em_da.events import Finished, Progress
 from napari_em_da.jobs import Job
 from napari_em_da.layers.analysis import class_probabilities
-from napari_em_da.layers.snapshot import LayerData, Snapshot, as_file, snapshot
+from napari_em_da.layers.learning import data_folder
+from napari_em_da.layers.paint_values import check_values
+from napari_em_da.layers.snapshot import LayerData, Snapshot, as_file, snapshot, unchanged
 from napari_em_da.layers.view import class_look, run_classes, segment_view
 from napari_em_da.volume import Volume
 
@@ -110,28 +113,66 @@ def correct(image: Any, corrections: Any, run: Path | str, out: Path | str | Non
 
     Notes
     -----
-    The layers are read when this is called. An image that no file holds is saved in ``<out>-data`` beside the run
-    folder, where later rounds find it; the paint itself is kept in the run folder.
+    The layers are read when this is called, and the seconds count from there. An image that no file holds is saved in
+    ``<out>-data`` beside the run folder, where later rounds find it; the paint itself is kept in the run folder.
     """
+    started = time.perf_counter()
     taken = snapshot(image), snapshot(corrections, copy=True)
-    return _correct(*taken, Path(run).expanduser(), None if out is None else Path(out).expanduser(), options)
+    folders = Path(run).expanduser(), None if out is None else Path(out).expanduser()
+    return _correct(*taken, *folders, options, started)
 
 
-def _correct(image: Snapshot, painted: Snapshot, run: Path, out: Path | None, options: dict[str, Any]) -> Job:
+def _correct(
+    image: Snapshot, painted: Snapshot, run: Path, out: Path | None, options: dict[str, Any], started: float
+) -> Job:
     from napari_em_da.training.folder import RunFolder
+    from napari_em_da.workflows.correction_data import PAINT
+    from napari_em_da.workflows.correction_plan import next_round
     from napari_em_da.workflows.corrections import correct as job
-    from napari_em_da.workflows.corrections import next_round
 
     RunFolder.open(run)  # before anything is written
+    check_values(painted.volume, run_classes(run), options.get("ignore_label", UNPAINTED))
     out = next_round(run) if out is None else out
     given = {"voxel_nm": image.volume.voxel_nm, **options}
-    config = parse(CorrectConfig, {"run": run, "image": "image", "corrections": "corrections", "out": out, **given})
-    out.parent.mkdir(parents=True, exist_ok=True)
-    path = yield from as_file(image, out.with_name(f"{out.name}-data") / "image.tif", exact=False)
-    with tempfile.TemporaryDirectory(prefix=".paint-", dir=out.parent, ignore_cleanup_errors=True) as folder:
-        labels = Path(folder) / "corrections.tif"
-        painted.volume.save(labels)
-        yield from job(config.model_copy(update={"image": path, "corrections": labels}))
+    config = parse(CorrectConfig, {"run": run, "image": "image", "corrections": out / PAINT, "out": out, **given})
+    path = yield from as_file(image, data_folder(out) / "image.tif", exact=False)
+    yield from job(config.model_copy(update={"image": path}), paint=painted.volume, started=started)
+
+
+def correct_config(
+    image: Any, corrections: Any, run: Path | str, out: Path | str | None = None, **options: Any
+) -> CorrectConfig:
+    """Return the round of ``correct`` on files; paint that no file holds is saved in ``<out>-data``.
+
+    Parameters
+    ----------
+    image, corrections, run, out, **options
+        As in ``correct``.
+
+    Raises
+    ------
+    ConfigError
+        If no file holds the image as it is now.
+    """
+    from napari_em_da.training.folder import RunFolder
+    from napari_em_da.workflows.correction_plan import next_round
+
+    taken, painted = snapshot(image), snapshot(corrections)
+    home = RunFolder.open(Path(run).expanduser()).path
+    goal = next_round(home) if out is None else Path(out).expanduser()
+    kept = data_folder(goal) / "image.tif"
+    files = [item for item in (taken.path, kept) if item is not None and item.exists()]
+    found = next((path for path in files if unchanged(replace(taken, path=path), exact=False)), None)
+    if found is None:
+        raise ConfigError(f"No file holds the image {taken.volume.name!r} as it is now; save it and open the file.")
+    saved = painted.path is not None and unchanged(painted, exact=True)
+    labels = painted.path if saved else data_folder(goal) / "corrections.tif"
+    given = {"voxel_nm": taken.volume.voxel_nm, **({} if out is None else {"out": goal}), **options}
+    config = parse(CorrectConfig, {"run": home, "image": found, "corrections": labels, **given})
+    if not saved:
+        config.corrections.parent.mkdir(parents=True, exist_ok=True)
+        painted.volume.save(config.corrections, overwrite=True)
+    return config
 
 
 def blank_corrections(image: Any, classes: Mapping[str, Sequence[int]]) -> LayerData:

@@ -200,14 +200,28 @@ def _contrast(taken: Mapping[str, Snapshot]) -> Iterator[Finding]:
                 text = f"Some sections of {volume.name} are blank ({', '.join(map(str, blank[:8]))} …); crop them away."
                 yield Finding(text, "warning", role=role)
             _ = volume.intensity
-        if source and target and target_checks.inverted(target, source):
-            text = (
-                f"The contrast of {target.name} looks inverted against {source.name}. Are membranes dark in one and "
-                "bright in the other? Then invert it."
-            )
-            yield Finding(text, "warning", "invert", "target")
+        if source and target:
+            yield from _polarity(target, source)
     except DataError as error:
         yield Finding(str(error), "error", role=role)
+
+
+def _polarity(target: Volume, source: Volume) -> Iterator[Finding]:
+    from napari_em_da.workflows.contrast import contrast
+
+    found = contrast(target, source)
+    if found == "inverted":
+        text = (
+            f"The contrast of {target.name} looks inverted against {source.name}. Are membranes dark in one and "
+            "bright in the other? Then invert it."
+        )
+        yield Finding(text, "warning", "invert", "target")
+    elif found == "unknown":
+        text = (
+            f"Whether {target.name} has the contrast of {source.name} cannot be told from the images. Look at the "
+            "membranes: if they are dark in one and bright in the other, invert it."
+        )
+        yield Finding(text, "info", "invert", "target")
 
 
 def _middle(volume: Volume) -> Volume:

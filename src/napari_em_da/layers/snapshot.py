@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_em_da.errors import DataError
 from napari_em_da.events import Event, Notice
@@ -78,7 +79,10 @@ def snapshot(layer: Any, *, copy: bool = False) -> Snapshot:
     if given.get("rgb"):
         raise DataError(f"The layer {name!r} is a colour picture; convert it to grey values (one channel) first.")
     if len(data.shape) not in (2, 3):
-        raise DataError(f"The layer {name!r} has {len(data.shape)} axes {tuple(data.shape)}; choose one of (Z, Y, X).")
+        raise DataError(
+            f"The layer {name!r} has {len(data.shape)} axes {tuple(data.shape)}: a time series, or several channels. "
+            "Choose one stack (Z, Y, X); the Data page can keep the one in view."
+        )
     path = getattr(getattr(layer, "source", None), "path", None) or (given.get("metadata") or {}).get("path")
     volume = Volume.from_array(np.array(data) if copy and isinstance(data, np.ndarray) else data, name=name)
     size = voxel_size(given.get("scale"), given.get("units"), name)
@@ -152,3 +156,9 @@ def smallest(labels: Volume) -> Volume:
     if kind.itemsize >= labels.dtype.itemsize:
         return labels
     return Volume(labels.data.astype(kind), labels.voxel_nm, labels.name)
+
+
+def compact(labels: Any) -> npt.NDArray[Any]:
+    """Return labels (any shape, not negative) in the smallest type: napari colours 8 and 16 bits by a quick table."""
+    wide: npt.NDArray[Any] = np.asarray(labels)
+    return wide.astype(np.min_scalar_type(int(wide.max(initial=0))), copy=False)

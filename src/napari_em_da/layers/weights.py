@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,13 @@ class SectionWeights:
 
         indices, ignore = self.indices()
         return weight_section(indices, kind, z, self._memory, ignore_index=ignore, **params)
+
+    def steps(self, z: int, kind: str, **params: Any) -> Iterator[tuple[Any, float]]:
+        """Yield (section or None, share done) as ``weights.section_steps`` does: at once, then to the last bit."""
+        from napari_em_da.weights import section_steps
+
+        indices, ignore = self.indices()
+        yield from section_steps(indices, kind, z, self._memory, ignore_index=ignore, **params)
 
     def indices(self) -> tuple[Any, int | None]:
         """Return what the map is made of (Z, Y, X), in memory where it is small, and its value of no annotation."""

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from napari_em_da.project.edited import Edited
-from napari_em_da.project.lock import Lock
+from napari_em_da.project.lock import Holder, Lock, LockHeld, LockLost
 from napari_em_da.project.pages import Pages
 from napari_em_da.project.project import Project
 from napari_em_da.project.records import LabelClass, LayerRecord
 from napari_em_da.project.strokes import StrokeStore
 
-__all__ = ["Edited", "LabelClass", "LayerRecord", "Lock", "Pages", "Project", "StrokeStore"]
+__all__ = [
+    "Edited",
+    "Holder",
+    "LabelClass",
+    "LayerRecord",
+    "Lock",
+    "LockHeld",
+    "LockLost",
+    "Pages",
+    "Project",
+    "StrokeStore",
+]

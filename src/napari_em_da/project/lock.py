@@ -8,10 +8,12 @@ import socket
 import time
 import uuid
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from napari_em_da.errors import ConfigError
 from napari_em_da.project.files import saving
@@ -19,6 +21,47 @@ from napari_em_da.project.files import saving
 FILE = "project.lock"
 YOUNG_S = 10.0  # a lock file without content is being written, or its writer was killed in between
 SAME_START_S = 60.0  # the clock may have been put right; an old process number is rarely reused within a minute
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who has a project open, as far as its lock file says.
+
+    Attributes
+    ----------
+    pid, host
+        None where the file is empty or damaged.
+    since : float or None
+        Seconds since 1970.
+    state : "here", "alive", "dead" or "unknown"
+        This program itself, another one on this computer, or one on another computer, of which nothing can be known.
+    """
+
+    pid: int | None
+    host: str | None
+    since: float | None
+    state: Literal["here", "alive", "dead", "unknown"]
+
+    @property
+    def who(self) -> str:
+        """Which program, where, and since when."""
+        if self.pid is None:
+            return "another program that is just opening it"
+        since = datetime.fromtimestamp(self.since or 0).strftime("%Y-%m-%d %H:%M")
+        who = "this program itself" if self.state == "here" else f"process {self.pid} on {self.host}"
+        return f"{who} since {since}"
+
+
+class LockHeld(ConfigError):
+    """Another program holds the project; ``holder`` says which."""
+
+    def __init__(self, text: str, holder: Holder) -> None:
+        super().__init__(text)
+        self.holder = holder
+
+
+class LockLost(ConfigError):
+    """Another program has taken the project over: nothing more may be written until it is opened again."""
 
 
 class Lock:
@@ -39,6 +82,27 @@ class Lock:
         """Whether the lock file is this lock's; reads it."""
         return self._finalizer is not None and (_read(self.path) or {}).get("token") == self._token
 
+    def lost_to(self, changed: Callable[[], bool]) -> str | None:
+        """Say who has taken over a lock that was held and not given back; None if it is held, or never was.
+
+        Where the file is gone, ``changed`` says whether another program has been here in the meantime.
+        """
+        if self._finalizer is None or self.held:
+            return None
+        holder = self.holder()
+        if holder is None and not changed():
+            return None
+        who = "another program, which has closed it again" if holder is None else holder.who
+        return (
+            f"The project {self.path.parent} was taken over by {who}. This window saves nothing more into it; open the "
+            "project here again to go on with what is saved there."
+        )
+
+    def holder(self) -> Holder | None:
+        """Return who holds the lock; None if nobody does."""
+        found = _read(self.path)
+        return None if found is None else _holder(found)
+
     def acquire(self, *, take_over: bool = False) -> None:
         """Take the lock; nothing happens if it is held already.
 
@@ -49,7 +113,7 @@ class Lock:
 
         Raises
         ------
-        ConfigError
+        LockHeld
             If another living program (as far as can be known) holds it.
         ResourceError
             If the file cannot be written.
@@ -61,7 +125,7 @@ class Lock:
             if holder is None:
                 continue  # gone in the meantime
             if not take_over and not _stale(holder):
-                raise ConfigError(self._who(holder))
+                raise LockHeld(self._who(holder), _holder(holder))
             self._remove(holder)
         self._finalizer = weakref.finalize(self, _release, self.path, self._token, os.getpid())
 
@@ -110,13 +174,22 @@ class Lock:
     def _who(self, holder: dict[str, Any]) -> str:
         if "pid" not in holder:
             return f"Another program is just opening {self.path.parent}; try again in {YOUNG_S:.0f} s."
-        since = datetime.fromtimestamp(holder.get("since", 0)).strftime("%Y-%m-%d %H:%M")
-        here = holder["pid"] == os.getpid() and holder["host"] == socket.gethostname()
-        who = "this program itself" if here else f"process {holder['pid']} on {holder['host']}"
         return (
-            f"The project {self.path.parent} is open in {who} since {since}. Close it there; if that program is gone, "
-            f"take the project over, or delete {self.path}."
+            f"The project {self.path.parent} is open in {_holder(holder).who}. Close it there; if that program is "
+            f"gone, take the project over, or delete {self.path}."
         )
+
+
+def _holder(found: dict[str, Any]) -> Holder:
+    if "pid" not in found:
+        return Holder(None, None, None, "dead" if _stale(found) else "alive")
+    pid, host, since = found["pid"], found["host"], found.get("since")
+    since = float(since) if isinstance(since, int | float) else None
+    if host != socket.gethostname():
+        return Holder(pid, host, since, "unknown")
+    if pid == os.getpid():
+        return Holder(pid, host, since, "here")
+    return Holder(pid, host, since, "dead" if _stale(found) else "alive")
 
 
 def _read(path: Path) -> dict[str, Any] | None:

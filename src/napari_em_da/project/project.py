@@ -14,7 +14,7 @@ from napari_em_da.project import schema
 from napari_em_da.project.chunks import edits_only
 from napari_em_da.project.files import PARTIAL, file_name, free_path, replace_file, saving
 from napari_em_da.project.lock import FILE as LOCK
-from napari_em_da.project.lock import Lock
+from napari_em_da.project.lock import Lock, LockLost
 from napari_em_da.project.pages import Pages
 from napari_em_da.project.records import LayerRecord, name_of, record_of
 from napari_em_da.project.strokes import StrokeStore
@@ -235,11 +235,15 @@ class Project:
 
         Raises
         ------
-        ConfigError
+        LockHeld
             If another program holds it; it says which. ``take_over`` takes it all the same.
+        LockLost
+            If another program has taken it over, even where that one is gone again.
         """
         with self._mutex:
             if not self._lock.held:
+                if not take_over and (why := self.lost) is not None:
+                    raise LockLost(why)
                 self._lock.acquire(take_over=take_over)
                 try:
                     self._reload()
@@ -249,6 +253,20 @@ class Project:
                     self._lock.release()
                     raise
             return self._lock
+
+    @property
+    def lost(self) -> str | None:
+        """Why this program may not write any more, in words; None as long as nobody has taken the project over."""
+        with self._mutex:
+            return self._lock.lost_to(self._changed_elsewhere)
+
+    def _changed_elsewhere(self) -> bool:
+        """Whether ``project.json`` is not as it was read or written last."""
+        path = self.folder / schema.FILE
+        try:
+            return self._unsaved or schema.parse(path.read_bytes(), path) != self._data
+        except (OSError, DataError):
+            return True
 
     def close(self) -> None:
         """Let others write."""

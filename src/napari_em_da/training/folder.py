@@ -75,16 +75,25 @@ class RunFolder:
         checkpoint.write_text(self.path / "config.yaml", yaml.safe_dump(data, sort_keys=False))
 
     def config(self) -> TrainConfig:
-        """Read the config back."""
-        with (self.path / "config.yaml").open(encoding="utf-8") as file:
-            return parse(TrainConfig, yaml.safe_load(file))
+        """Read the config back; one that is damaged, or that this version does not know, is a DataError."""
+        path = self.path / "config.yaml"
+        try:
+            return parse(TrainConfig, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        except (ConfigError, ValueError, yaml.YAMLError) as error:
+            raise DataError(
+                f"{path} is damaged, or was made by another version of this package: {error}. Mend the file, use that "
+                "version, or make the run again in a new folder; nothing was changed."
+            ) from error
 
     def info(self) -> dict[str, Any]:
         """Read ``run.json``."""
         path = self.path / "run.json"
         if not path.is_file():
             raise DataError(f"{self.path} has no run.json: the run stopped before it began. Train it again.")
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(f"{path} is damaged: {error}. Put back a copy of it, or train the run again.") from None
         return found
 
     def update_info(self, values: Mapping[str, Any]) -> None:
@@ -132,8 +141,15 @@ class RunFolder:
 
     def network(self, which: str = "best") -> SegmentationNet:
         """Build the run's network and load its ``best`` or ``last`` weights (on the CPU, in eval mode)."""
-        about = self.info()["network"]
-        network = MODELS[about["name"]].create(about["in_channels"], about["classes"], about["options"])
+        try:
+            about = self.info()["network"]
+            network = MODELS[about["name"]].create(about["in_channels"], about["classes"], about["options"])
+        except (ConfigError, KeyError, TypeError) as error:
+            why = f"run.json has no {error}" if isinstance(error, KeyError) else str(error)
+            raise DataError(
+                f"The network of {self.path} was made by another version of this package, or by an extension that is "
+                f"not here: {why}. Use that version, or train the run again; nothing was changed."
+            ) from error
         path = self.last if which == "last" or not self.best.is_file() else self.best
         tensors, _ = checkpoint.load(path)
         weights = checkpoint.unprefixed("network", tensors)

@@ -8,6 +8,7 @@ from napari_em_da.config import TrainingConfig
 
 WARM_UP = 0.3  # share of the steps in which one-cycle rises
 START, END = 1 / 25, 1e-4  # of the peak
+WARM_STEPS = 20  # in which "warm" rises
 
 
 def learning_rate_factor(config: TrainingConfig, step: int) -> float:
@@ -17,10 +18,13 @@ def learning_rate_factor(config: TrainingConfig, step: int) -> float:
     -----
     ``onecycle`` rises from 1/25 over the first 30 % of the steps and falls to 1e-4, both along a cosine
     (Smith and Topin 2018); ``cosine`` falls from 1 to 1e-4; ``step`` multiplies by ``decay`` every ``decay_every``
-    steps (Guay et al.: 0.75 every 10^3.4 steps).
+    steps (Guay et al.: 0.75 every 10^3.4 steps). ``warm`` rises evenly over the first 20 steps and stays, however many
+    follow: Adam's first steps are as long as its later ones, in directions that it hardly knows.
     """
     if config.schedule == "constant":
         return 1.0
+    if config.schedule == "warm":
+        return min(1.0, (step + 1) / WARM_STEPS)
     if config.schedule == "step":
         return float(config.decay ** (step // config.decay_every))
     last = max(1, config.steps - 1)

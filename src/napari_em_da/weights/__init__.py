@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from napari_em_da.weights._map import WEIGHTS, weight_map, weight_section
+from napari_em_da.weights._map import WEIGHTS, section_steps, weight_map, weight_section
 
-__all__ = ["WEIGHTS", "weight_map", "weight_section"]
+__all__ = ["WEIGHTS", "section_steps", "weight_map", "weight_section"]

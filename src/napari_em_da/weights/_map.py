@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import MutableMapping, Sequence
-from typing import Any
+from collections.abc import Iterator, MutableMapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 
@@ -12,8 +13,10 @@ from napari_em_da.catalog import Catalog, unknown
 from napari_em_da.errors import ConfigError, DataError
 from napari_em_da.volume import check_voxel_size
 from napari_em_da.weights._base import SCALES, Finish, WeightSpec
-from napari_em_da.weights._section import OneSection
+from napari_em_da.weights._section import Count, OneSection
 from napari_em_da.weights._stack import LabelStack, Weights
+
+Extent = tuple[float, tuple[float, ...], int]
 
 WEIGHTS: Catalog[WeightSpec] = Catalog("napari_em_da.weights", "WEIGHT")
 
@@ -99,13 +102,43 @@ def weight_section(
     memory : mapping
         Empty at first; one for each state of the labels.
     """
+    options: dict[str, Any] = {"floor": floor, "scale": scale, "ignore_index": ignore_index, **params}
+    *_, (weights, _) = section_steps(labels, kind, z, memory, **options)
+    return cast(Weights, weights)
+
+
+def section_steps(
+    labels: Any,
+    kind: str,
+    z: int,
+    memory: MutableMapping[object, Any],
+    *,
+    floor: float | None = None,
+    scale: str | None = None,
+    ignore_index: int | None = 255,
+    **params: Any,
+) -> Iterator[tuple[Weights | None, float]]:
+    """Compute a section as `weight_section` does, and yield at every step (weights, share of the work that is done).
+
+    Where the map is scaled by a number over the volume that is not known yet, the first step is the section scaled by
+    its own, at once; steps without weights follow while the sections are counted. The last step, of share 1, is the
+    section of the whole map. Stop asking and nothing more is computed.
+    """
     spec = WEIGHTS[kind]
     options = spec.options(params)
     finish = _finish(spec.finish(options), floor, scale)
     array, _ = _checked(labels)
-    stack = OneSection(array, ignore_index, z=min(max(z, 0), array.shape[0] - 1), memory=memory)
-    found: Weights = _finished(spec, options, stack, finish)[0]
-    return found
+    missing: list[Count] = []
+    z = min(max(z, 0), array.shape[0] - 1)
+    stack = OneSection(array, ignore_index, z=z, memory=memory, missing=missing)
+    weights: Weights = _finished(spec, options, stack, finish)[0]
+    if missing:
+        yield weights, 0.0
+        for index, count in enumerate(missing):  # in this order: a later number may rest on those before
+            for done in stack.counting(count):
+                yield None, (index + done / array.shape[0]) / (len(missing) + 1)
+        weights = _finished(spec, options, replace(stack, missing=None), finish)[0]
+    yield weights, 1.0
 
 
 def _checked(labels: Any) -> tuple[Any, bool]:
@@ -159,10 +192,12 @@ def _finished(spec: WeightSpec, options: Any, stack: LabelStack, finish: Finish)
 
     factor = 1.0
     if finish.scale != "none":
-        factor = stack.over_volume(
-            ("scale", finish.scale, repr(options)),
-            lambda whole: (_factor_lazy if whole.lazy else _factor)(spec.raw(whole, options), whole, finish.scale),
-            lambda: _factor(raw, stack, finish.scale),
+        key = ("scale", finish.scale, repr(options))
+        factor = _factor(
+            stack.over_volume(
+                key, lambda part: _extent(spec.raw(part, options), part), _both, lambda: _extent(raw, stack)
+            ),
+            finish.scale,
         )
     sections = zip(raw, stack.covered, strict=True)
     in_threads(lambda pair: _finish_block(*pair, factor, finish, stack.ignore_index), sections)
@@ -189,9 +224,8 @@ def _can_hold(dtype: np.dtype[Any], value: int) -> bool:
     return bool(info.min <= value <= info.max)
 
 
-def _factor(raw: Weights, stack: LabelStack, scale: str) -> float:
-    if scale == "none":
-        return 1.0
+def _extent(raw: Weights, stack: LabelStack) -> Extent:
+    """Return the largest raw weight of annotated pixels, the sum of each section's, and how many they are."""
     from napari_em_da.weights._compiled import in_threads
 
     def part(pair: tuple[Weights, Any]) -> tuple[float, float, int]:
@@ -202,8 +236,17 @@ def _factor(raw: Weights, stack: LabelStack, scale: str) -> float:
         total = float(weights.sum(dtype=np.float64, where=valid))
         return float(weights.max(where=valid, initial=0)), total, int(np.count_nonzero(valid))
 
-    peaks, totals, counts = zip(*in_threads(part, zip(raw, stack.array, strict=True)), strict=True)
-    top, bottom = (1.0, max(peaks)) if scale == "max1" else (float(sum(counts)), sum(totals))
+    peaks, totals, counts = zip(*in_threads(part, zip(raw, stack.covered, strict=True)), strict=True)
+    return max(peaks), totals, sum(counts)
+
+
+def _both(one: Extent, other: Extent) -> Extent:
+    return max(one[0], other[0]), one[1] + other[1], one[2] + other[2]
+
+
+def _factor(extent: Extent, scale: str) -> float:
+    peak, totals, count = extent
+    top, bottom = (1.0, peak) if scale == "max1" else (float(count), sum(totals))
     return top / bottom if bottom > 0 else 0.0
 
 

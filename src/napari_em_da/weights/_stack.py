@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial, reduce
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import numpy.typing as npt
 Block = npt.NDArray[Any]
 Weights = npt.NDArray[np.float32]
 Depth = tuple[int, int, int]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +45,20 @@ class LabelStack:
         """Labels of what a map holds: all of them."""
         return self.array
 
-    def over_volume(self, key: object, reduce: Callable[[LabelStack], Any], here: Callable[[], float]) -> float:
-        """Return a number that a map in memory is scaled by: ``here()``, since this stack is the whole volume.
+    @property
+    def threads(self) -> int:
+        """How many threads may share one section: one where the sections themselves are shared out."""
+        from napari_em_da.weights._compiled import thread_count
 
-        A stack that is part of a volume (see ``_section``) gives ``reduce(the whole stack)`` instead, kept under
-        ``key``.
+        return thread_count() if not self.lazy and len(self.array) == 1 else 1
+
+    def over_volume(
+        self, key: object, part: Callable[[LabelStack], T], merge: Callable[[T, T], T], here: Callable[[], T]
+    ) -> T:
+        """Return what a map in memory is scaled by: ``here()``, since this stack is the whole volume.
+
+        A stack that is one section of a volume (see ``_section``) merges ``part`` of all sections instead, and keeps
+        the result under ``key``.
         """
         return here()
 
@@ -61,7 +71,12 @@ class LabelStack:
         return replace(self, reading=f"{self.reading}-{purpose}")
 
     def map(
-        self, function: Callable[..., None], *scalars: Any, depth: Depth = (0, 0, 0), whole_sections: bool = False
+        self,
+        function: Callable[..., None],
+        *scalars: Any,
+        depth: Depth = (0, 0, 0),
+        whole_sections: bool = False,
+        prepare: partial[Any] | None = None,
     ) -> Any:
         """Compute float32 weights (Z, Y, X) block by block.
 
@@ -77,7 +92,12 @@ class LabelStack:
             Context in voxels that an output voxel needs on each side.
         whole_sections : bool
             The function needs all of a section.
+        prepare : partial, optional
+            ``prepare(labels)`` returns arrays that ``function(labels, out, prepared, *scalars)`` starts from, and that
+            depend on few options, which are its keywords: a stack of one section keeps them.
         """
+        if prepare is not None:
+            function = partial(_prepared, function, prepare)
         if self.lazy:
             return self._map_lazy(function, scalars, depth, whole_sections)
         from napari_em_da.weights._compiled import in_threads
@@ -120,6 +140,10 @@ class LabelStack:
         if any(halo.values()):
             weights = trim_internal(weights, halo, "none")
         return weights.rechunk(self.array.chunks)
+
+
+def _prepared(function: Callable[..., None], prepare: partial[Any], labels: Block, out: Weights, *scalars: Any) -> None:
+    function(labels, out, prepare(labels), *scalars)
 
 
 def _fill(function: Callable[..., None], reading: str, labels: Block, *scalars: Any) -> Weights:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -14,11 +15,15 @@ from napari_em_da.config import Config, NonNegative, Positive
 from napari_em_da.errors import DataError
 from napari_em_da.weights._base import WeightSpec
 from napari_em_da.weights._classes import Counts
-from napari_em_da.weights._compiled import compiled
+from napari_em_da.weights._compiled import compiled, in_bands
 from napari_em_da.weights._stack import Block, LabelStack, Weights
 from napari_em_da.weights.frequency import class_weights
 
 NEGLIGIBLE = 1e-6  # of w_0: what a distance beyond the reach would add
+STEPS = (32, 160, 512)  # px
+FAR = 1 << 30  # a squared distance that none comes near
+Ids = npt.NDArray[np.int64]
+Squares = npt.NDArray[np.int32]
 Tally = tuple[int, int, bool, bool]
 
 
@@ -61,13 +66,28 @@ def raw(stack: LabelStack, options: BorderOptions) -> Any:
     reach = math.ceil(options.sigma * math.sqrt(-2 * math.log(NEGLIGIBLE)))
     components = options.objects == "components"
     tally = stack.tally(partial(_tally, ignore_index=stack.ignore_index), _merge)
-    block = partial(_block, options=options, ignore_index=stack.ignore_index, reach=reach)
-    return stack.map(block, tally, depth=(0, reach, reach), whole_sections=components)
+    search = partial(
+        _two_nearest,
+        ignore_index=stack.ignore_index,
+        components=components,
+        everywhere=options.where == "all",
+        reach=further(reach) if stack.threads > 1 else reach,
+        threads=stack.threads,
+    )
+    balance = partial(_balance, options=options, ignore_index=stack.ignore_index)
+    if options.w_0 == 0:
+        return stack.map(balance, tally)
+    block = partial(_block, balance=balance, options=options, reach=reach, threads=stack.threads)
+    return stack.map(block, tally, depth=(0, reach, reach), whole_sections=components, prepare=search)
 
 
-def _block(
-    labels: Block, out: Weights, tally: Tally, options: BorderOptions, ignore_index: int | None, reach: int
-) -> None:
+def further(reach: int) -> int:
+    """Return how far to search where the result is kept for other widths: none of them within a slider's asks again."""
+    return next((step for step in STEPS if step >= reach), reach)
+
+
+def _balance(labels: Block, out: Weights, tally: Tally, options: BorderOptions, ignore_index: int | None) -> None:
+    """Write the weights of background and objects."""
     background, foreground, ignored, above = tally
     if ignored and above and options.objects == "instances":
         raise DataError(
@@ -76,19 +96,62 @@ def _block(
         )
     counts = {0: background, 1: foreground} if options.counts is None else options.counts
     weights = class_weights(counts) if options.class_balance else {}
-    balance = np.array([weights.get(0, 0.0), weights.get(1, 0.0)], np.float32)
-    for section, target in zip(labels, out, strict=True):
-        ids = section.astype(np.int64)
-        if ignore_index is not None:
-            ids[ids == ignore_index] = 0
-        target[...] = np.where(ids != 0, balance[1], balance[0])
-        if options.w_0 > 0:
-            if options.objects == "components":
-                ids = _components(ids != 0)
-            _add_borders(ids, reach, options.w_0, options.sigma, options.where == "all", target)
+    both = np.array([weights.get(0, 0.0), weights.get(1, 0.0)], np.float32)
+    np.take(both, _objects(labels, ignore_index).view(np.uint8), out=out, mode="clip")
 
 
-def _components(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+def _block(
+    labels: Block,
+    out: Weights,
+    squares: Squares,
+    tally: Tally,
+    balance: Callable[[Block, Weights, Tally], None],
+    options: BorderOptions,
+    reach: int,
+    threads: int,
+) -> None:
+    balance(labels, out, tally)
+    for near, target in zip(squares, out, strict=True):
+
+        def band(begin: int, end: int, near: Squares = near, target: Weights = target) -> None:
+            _add_borders(near[:, begin:end], reach * reach, options.w_0, options.sigma, target[begin:end])
+
+        in_bands(band, len(target), threads)
+
+
+def _objects(section: Block, ignore_index: int | None) -> npt.NDArray[np.bool_]:
+    """Return the mask of object pixels."""
+    found: npt.NDArray[np.bool_] = section != 0
+    if ignore_index is not None and np.iinfo(section.dtype).min <= ignore_index <= np.iinfo(section.dtype).max:
+        found &= section != ignore_index
+    return found
+
+
+def _two_nearest(
+    labels: Block, ignore_index: int | None, components: bool, everywhere: bool, reach: int, threads: int
+) -> Squares:
+    """Return the squared distances to the nearest and the second-nearest object, (Z, 2, Y, X).
+
+    The second is ``FAR`` where fewer than two are within reach, and inside objects unless ``everywhere``.
+    """
+    out = np.empty((len(labels), 2, *labels.shape[1:]), np.int32)
+    for section, squares in zip(labels, out, strict=True):
+        mask = _objects(section, ignore_index)
+        ids = _components(mask) if components else np.where(mask, section, 0).astype(np.int64)
+        rows = np.full((2, *ids.shape), -1, np.int32)
+
+        def columns(begin: int, end: int, ids: Ids = ids, rows: Squares = rows) -> None:
+            _two_nearest_in_column(ids[:, begin:end], reach, rows[:, :, begin:end])
+
+        def band(begin: int, end: int, ids: Ids = ids, rows: Squares = rows, squares: Squares = squares) -> None:
+            _two_nearest_in_rows(ids, rows, reach, everywhere, begin, end, squares)
+
+        in_bands(columns, ids.shape[1], threads)
+        in_bands(band, len(ids), threads)
+    return out
+
+
+def _components(mask: npt.NDArray[np.bool_]) -> Ids:
     import cv2
 
     return cv2.connectedComponents(mask.view(np.uint8), connectivity=4)[1].astype(np.int64)
@@ -110,10 +173,9 @@ def _merge(left: Tally, right: Tally) -> Tally:
 
 
 @compiled
-def _two_nearest_in_column(ids: npt.NDArray[np.int64], reach: int) -> npt.NDArray[np.int32]:
-    """Return the rows of the nearest pixel and of the nearest one of another object, -1 if beyond reach; (2, Y, X)."""
+def _two_nearest_in_column(ids: Ids, reach: int, found: Squares) -> None:
+    """Write the rows of the nearest pixel and of the nearest one of another object into (2, Y, X) of -1."""
     height, width = ids.shape
-    found = np.full((2, height, width), -1, np.int32)
     for backwards in range(2):
         last = np.full((2, width), -1, np.int32)  # rows of the last two objects passed
         for step in range(height):
@@ -134,18 +196,23 @@ def _two_nearest_in_column(ids: npt.NDArray[np.int64], reach: int) -> npt.NDArra
                         found[0, y, x] = row
                     elif ids[first, x] != ids[row, x] and (second < 0 or abs(row - y) < abs(second - y)):
                         found[1, y, x] = row
-    return found
 
 
 @compiled
-def _add_borders(
-    ids: npt.NDArray[np.int64], reach: int, w_0: float, sigma: float, everywhere: bool, out: Weights
+def _two_nearest_in_rows(
+    ids: Ids, rows: Squares, reach: int, everywhere: bool, begin: int, end: int, out: Squares
 ) -> None:
-    height, width = ids.shape
-    rows = _two_nearest_in_column(ids, reach)
+    """Merge the nearest objects of the columns, for the rows from ``begin`` to ``end``; distances squared."""
+    width = ids.shape[1]
     beyond = reach * reach + 1
-    for y in range(height):
+    lifts = np.empty((2, width), np.int64)  # squared distance along the column, or beyond
+    for y in range(begin, end):
+        for k in range(2):
+            for column in range(width):
+                row = np.int64(rows[k, y, column])
+                lifts[k, column] = beyond if row < 0 else (row - y) * (row - y)
         for x in range(width):
+            out[0, y, x], out[1, y, x] = FAR, FAR
             if ids[y, x] != 0 and not everywhere:
                 continue
             nearest, square_1, square_2 = np.int64(0), beyond, beyond
@@ -157,21 +224,28 @@ def _add_borders(
                 if column < 0 or column >= width:
                     continue
                 for k in range(2):
-                    row = rows[k, y, column]
-                    if row < 0:
-                        break
-                    square = offset * offset + (row - y) * (row - y)
-                    label = ids[row, column]
+                    square = offset * offset + lifts[k, column]
+                    if square >= square_2:
+                        break  # and the other object of this column is farther still
+                    label = ids[rows[k, y, column], column]
                     if label == nearest:
                         square_1 = min(square_1, square)
                     elif square < square_1:
                         if nearest != 0:
                             square_2 = square_1
                         nearest, square_1 = label, square
-                    elif square < square_2:
+                    else:
                         square_2 = square
             if square_2 < beyond:
-                distance = np.sqrt(square_1) + np.sqrt(square_2)
+                out[0, y, x], out[1, y, x] = square_1, square_2
+
+
+@compiled
+def _add_borders(squares: Squares, largest: int, w_0: float, sigma: float, out: Weights) -> None:
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            if squares[1, y, x] <= largest:
+                distance = np.sqrt(squares[0, y, x]) + np.sqrt(squares[1, y, x])
                 out[y, x] += w_0 * np.exp(-distance * distance / (2 * sigma * sigma))
 
 

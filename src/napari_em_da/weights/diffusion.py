@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,10 +12,12 @@ from pydantic import Field
 from napari_em_da.config import Config, Count, Fraction, NonNegative
 from napari_em_da.weights._base import Finish, WeightSpec
 from napari_em_da.weights._classes import ClassIds, Counts, class_counts, is_any, look_up
-from napari_em_da.weights._compiled import compiled
+from napari_em_da.weights._compiled import compiled, in_threads
 from napari_em_da.weights._stack import Block, LabelStack, Weights
 
 Pair = tuple[ClassIds, ClassIds]
+AT_ONCE = 16  # steps that sweep over the rows together
+TINY = np.float32(1e-30)
 DEPTH = 16  # px; deeper context changes the raw map by less than 1e-11 at the default threshold
 
 
@@ -57,28 +58,76 @@ def raw(stack: LabelStack, options: DiffusionOptions) -> Any:
         total = stack.map(_balance, class_counts(stack) if options.counts is None else options.counts)
     else:
         total = stack.map(look_up, {})
+    together: dict[ClassIds, tuple[ClassIds, ...]] = {}  # what diffuses from the same sources does so once
     for sources, targets in pairs:
-        block = partial(_diffuse, sources=sources, targets=targets, options=options)
+        together[sources] = tuple(dict.fromkeys((*together.get(sources, ()), targets)))
+    strengths = (options.n_steps, options.c_diffuse, options.c_decay)
 
-        def leak(stack: LabelStack, block: Any = block) -> Any:
-            return stack.map(block, depth=(0, halo, halo), whole_sections=options.parity)
+    def spread(stack: LabelStack, sources: ClassIds, *targets: ClassIds) -> Any:
+        wanted = tuple(sorted({label for group in targets or together[sources] for label in group}))
+        prepare = partial(_spread, sources=sources, targets=wanted, strengths=strengths, wrap=options.parity)
+        return stack.map(_kept, depth=(0, halo, halo), whole_sections=options.parity, prepare=prepare)
 
-        strengths = (options.n_steps, options.c_diffuse, options.c_decay, options.threshold, options.parity)
-        total += _to_maximum(leak, stack, options.max_weight, ("diffusion", sources, targets, *strengths))
+    if stack.lazy:
+        for pair in pairs:
+            total += _scaled_lazily(spread(stack, *pair), spread(stack.again("peak"), *pair).max(), options)
+        return total
+
+    found: dict[ClassIds, Weights] = {}
+    if stack.threads > 1:  # threads share out the pairs of one section, but the sections of a volume
+        found = dict(zip(together, in_threads(partial(spread, stack), together), strict=True))
+    for sources, targets in pairs:
+        if sources not in found:
+            found = {sources: spread(stack, sources)}  # of a volume, one at a time is in memory
+        groups, here = together[sources], found[sources]
+
+        def peaks(part: LabelStack, sources: ClassIds = sources, groups: Any = groups) -> Weights:
+            return _peaks(spread(part, sources), part.covered, groups)
+
+        def own(here: Weights = here, groups: Any = groups) -> Weights:
+            return _peaks(here, stack.covered, groups)
+
+        key = ("diffusion", sources, groups, options.parity, strengths)
+        peak = stack.over_volume(key, peaks, np.maximum, own)[groups.index(targets)]
+        factor = options.max_weight / above if (above := float(_above(peak, options))) > 0 else 0.0
+        add = partial(_add_scaled, targets=targets, factor=factor, options=options)
+        in_threads(add, zip(here, stack.covered, total, strict=True))
     return total
 
 
-def _to_maximum(leak: Callable[[LabelStack], Any], stack: LabelStack, largest: float, key: object) -> Any:
-    """Scale a map to a maximum of ``largest`` over the volume; in place where in memory."""
-    weights = leak(stack)
-    if not stack.lazy:
-        peak = stack.over_volume(key, lambda whole: leak(whole).max(), lambda: float(weights.max()))
-        weights *= np.float32(largest / peak if peak > 0 else 0)
-        return weights
+def _peaks(concentration: Weights, labels: Block, groups: tuple[ClassIds, ...]) -> Weights:
+    """Return the largest concentration in each group of classes."""
+
+    def of_section(pair: tuple[Weights, Block]) -> list[np.float32]:
+        return [(pair[0] * is_any(pair[1], targets)).max() for targets in groups]
+
+    each = np.array(in_threads(of_section, zip(concentration, labels, strict=True)), np.float32)
+    found: Weights = each.max(axis=0)
+    return found
+
+
+def _above(concentration: Any, options: DiffusionOptions) -> Any:
+    """Return what a concentration exceeds the threshold by."""
+    return np.maximum(concentration - np.float32(options.threshold), np.float32(0))
+
+
+def _add_scaled(
+    section: tuple[Weights, Block, Weights], targets: ClassIds, factor: float, options: DiffusionOptions
+) -> None:
+    concentration, labels, total = section
+    weights = _above(concentration, options)
+    weights *= np.float32(factor)
+    weights *= is_any(labels, targets)
+    total += weights
+
+
+def _scaled_lazily(concentration: Any, peak: Any, options: DiffusionOptions) -> Any:
+    """Return what is above the threshold, scaled to a maximum of ``max_weight`` over the volume."""
     import dask.array as da
 
-    peak = leak(stack.again("peak")).max()
-    return weights * da.where(peak > 0, largest / da.where(peak > 0, peak, 1), 0).astype(np.float32)
+    largest = _above(peak, options)
+    factor = da.where(largest > 0, options.max_weight / da.where(largest > 0, largest, 1), 0).astype(np.float32)
+    return _above(concentration, options) * factor
 
 
 def _balance(labels: Block, out: Weights, counts: dict[int, int]) -> None:
@@ -88,18 +137,24 @@ def _balance(labels: Block, out: Weights, counts: dict[int, int]) -> None:
     look_up(labels, out, {label: rarest / number for label, number in some.items()})
 
 
-def _diffuse(
-    labels: Block, out: Weights, sources: tuple[int, ...], targets: tuple[int, ...], options: DiffusionOptions
-) -> None:
+def _spread(
+    labels: Block,
+    sources: tuple[int, ...],
+    targets: tuple[int, ...],
+    strengths: tuple[int, float, float],
+    wrap: bool,
+) -> Weights:
+    """Return the concentration in the target classes; 0 elsewhere."""
+    out = np.zeros(labels.shape, np.float32)
     for section, result in zip(labels, out, strict=True):
         source, target = is_any(section, sources), is_any(section, targets)
-        if not source.any() or not target.any():
-            result[...] = 0
-            continue
-        result[...] = diffused(source, options.n_steps, options.c_diffuse, options.c_decay, wrap=options.parity)
-        result -= np.float32(options.threshold)
-        np.maximum(result, 0, out=result)
-        result *= target
+        if source.any() and target.any():
+            np.multiply(diffused(source, *strengths, wrap), target, out=result)
+    return out
+
+
+def _kept(labels: Block, out: Weights, concentration: Weights) -> None:
+    out[...] = concentration
 
 
 def diffused(source: npt.NDArray[np.bool_], steps: int, diffuse: float, decay: float, wrap: bool = False) -> Weights:
@@ -117,10 +172,16 @@ def diffused(source: npt.NDArray[np.bool_], steps: int, diffuse: float, decay: f
     Returns
     -------
     (Y, X) float32, 0 to 1
+
+    Notes
+    -----
+    Concentrations below 1e-30 become 0: numbers that float32 can only just hold take a hundred times as long. Several
+    steps sweep over the rows one behind the other, each a row later, so that the rows between them stay in the
+    processor's cache.
     """
-    grown = np.pad(source, 1).astype(np.float32)
-    _run(grown, source, steps, np.float32(diffuse), np.float32(decay), wrap)
-    return grown[1:-1, 1:-1]
+    u = np.pad(source, 1, mode="wrap" if wrap else "edge").astype(np.float32)
+    _run(u, source, steps, np.float32(diffuse), np.float32(decay), wrap)
+    return u[1:-1, 1:-1]
 
 
 @compiled
@@ -129,22 +190,42 @@ def _run(
 ) -> None:
     height, width = source.shape
     side, corner, centre = decay * diffuse / np.float32(6), decay * diffuse / np.float32(12), decay * (1 - diffuse)
-    above, here = np.empty(width + 2, np.float32), np.empty(width + 2, np.float32)  # rows before this step
-    for _ in range(steps):
-        for y in range(1, height + 1):
-            u[y, 0], u[y, width + 1] = (u[y, width], u[y, 1]) if wrap else (u[y, 1], u[y, width])
-        for x in range(width + 2):
-            u[0, x], u[height + 1, x] = (u[height, x], u[1, x]) if wrap else (u[1, x], u[height, x])
-        above[:] = u[0]
-        for y in range(1, height + 1):
-            here[:] = u[y]
-            below, row, fixed = u[y + 1], u[y], source[y - 1]
-            for x in range(1, width + 1):
-                edges = above[x] + below[x] + here[x - 1] + here[x + 1]
-                corners = above[x - 1] + above[x + 1] + below[x - 1] + below[x + 1]
-                value = centre * here[x] + side * edges + corner * corners
-                row[x] = np.float32(1) if fixed[x - 1] else max(value, np.float32(0))
-            above[:] = here
+    at_once = 1 if wrap else AT_ONCE  # the first row of a step needs the last one of the step before
+    old = np.empty((at_once, 2, width + 2), np.float32)  # per step, its row and the one above as they were before
+    for begin in range(0, steps, at_once):
+        sweeps = min(at_once, steps - begin)
+        if wrap:
+            u[0], u[height + 1] = u[height], u[1]
+            old[0, 1] = u[0]
+        for front in range(height + sweeps - 1):
+            for t in range(max(0, front - height + 1), min(sweeps, front + 1)):
+                y = front - t
+                row, here, above = u[y + 1], old[t, y % 2], old[t, 1 - y % 2]
+                here[:] = row
+                if not wrap and y == 0:
+                    above[:] = here
+                below = here if not wrap and y == height - 1 else u[y + 2]
+                _step(above, here, below, source[y], centre, side, corner, row)
+                row[0], row[width + 1] = (row[width], row[1]) if wrap else (row[1], row[width])
+
+
+# A short loop in a function of its own: only so does the compiler see that it may use vector instructions.
+@compiled
+def _step(
+    above: Weights,
+    here: Weights,
+    below: Weights,
+    fixed: npt.NDArray[np.bool_],
+    centre: np.float32,
+    side: np.float32,
+    corner: np.float32,
+    row: Weights,
+) -> None:
+    for x in range(fixed.size):
+        edges = above[x + 1] + below[x + 1] + here[x] + here[x + 2]
+        corners = above[x] + above[x + 2] + below[x] + below[x + 2]
+        value = centre * here[x + 1] + side * edges + corner * corners
+        row[x + 1] = np.float32(1) if fixed[x] else (value if value > TINY else np.float32(0))
 
 
 WEIGHT = WeightSpec(raw, DiffusionOptions, lambda options: Finish(floor=0.01, rule="add"))

@@ -13,8 +13,8 @@ from pydantic import Field
 from napari_em_da.config import Config, Positive
 from napari_em_da.weights._base import Finish, WeightSpec
 from napari_em_da.weights._classes import ClassIds, is_any
-from napari_em_da.weights._compiled import compiled
-from napari_em_da.weights._edt import squared_distance
+from napari_em_da.weights._compiled import compiled, in_bands
+from napari_em_da.weights._edt import Squares, squared_distance
 from napari_em_da.weights._gaussian import TRUNCATE, smooth
 from napari_em_da.weights._stack import Block, LabelStack, Weights
 
@@ -57,54 +57,75 @@ def raw(stack: LabelStack, options: DistanceOptions) -> Any:
     else:
         z, y, x = (math.ceil(reach / size) + 1 for size in stack.spacing)
         depth = (z, y, x)
-    return stack.map(partial(_block, options=options, spacing=stack.spacing), depth=depth)
+    tabulated = options.mode == "decay" and stack.spacing is None
+    measured: partial[Any]
+    if tabulated:
+        measured = partial(_squares, boundary=options.boundary)
+    else:
+        inside = options.mode == "inside_edt"
+        measured = partial(_distances, boundary=options.boundary, inside=inside, spacing=stack.spacing)
+    block = partial(_block, options=options, spacing=stack.spacing, threads=stack.threads)
+    return stack.map(block, depth=depth, prepare=measured)
 
 
-def _block(labels: Block, out: Weights, options: DistanceOptions, spacing: Spacing) -> None:
-    boundary = is_any(labels, options.boundary)
+def _block(
+    labels: Block, out: Weights, distances: npt.NDArray[Any], options: DistanceOptions, spacing: Spacing, threads: int
+) -> None:
+    """Turn distances (squared ones for the decay in pixels) into weights."""
     if options.mode == "decay":
-        _decay(boundary, out, options.sigma, spacing)
+        _decay(distances, out, options.sigma, tabulated=spacing is None, threads=threads)
         return
     if options.mode == "inside_edt":
-        _distance(~boundary, out, spacing)
+        np.copyto(out, distances)
         np.copyto(out, options.half_thickness, where=np.isinf(out))
     else:
-        _distance(boundary, out, spacing)
-        np.minimum(out, options.d_clip, out=out)
+        np.minimum(distances, options.d_clip, out=out)
         np.multiply(out, -1 / options.d_clip, out=out)
         np.add(out, 1, out=out)
     voxel = (math.inf, 1.0, 1.0) if spacing is None else spacing
     z, y, x = (options.sigma / size for size in voxel)
-    smooth(out, (z, y, x))
+    smooth(out, (z, y, x), threads)
 
 
-def _decay(boundary: npt.NDArray[np.bool_], out: Weights, sigma: float, spacing: Spacing) -> None:
-    if spacing is not None:
-        _distance(boundary, out, spacing)
-        np.square(out, out=out)
+def _decay(distances: npt.NDArray[Any], out: Weights, sigma: float, *, tabulated: bool, threads: int) -> None:
+    if not tabulated:
+        np.square(distances, out=out)
         np.multiply(out, -0.5 / sigma**2, out=out)
         np.exp(out, out=out)
         return
     table = _decays(sigma, sum(n * n for n in out.shape[1:]))
-    for target, section in zip(boundary, out, strict=True):
-        _pick(squared_distance(target), table, section)
+    for squares, section in zip(distances, out, strict=True):
+
+        def band(begin: int, end: int, squares: Squares = squares, section: Weights = section) -> None:
+            _pick(squares[begin:end], table, section[begin:end])
+
+        in_bands(band, len(section), threads)
 
 
-def _distance(target: npt.NDArray[np.bool_], out: Weights, spacing: Spacing) -> None:
-    """Write the distance to the nearest true voxel: per section in pixels, or in 3D in nm; infinite if none."""
-    if spacing is not None:
-        if not target.any():
-            out[...] = np.inf
-            return
+def _squares(labels: Block, boundary: tuple[int, ...]) -> Squares:
+    """Return the squared distance in pixels to the boundary, per section."""
+    return np.stack([squared_distance(section) for section in is_any(labels, boundary)])
+
+
+def _distances(labels: Block, boundary: tuple[int, ...], inside: bool, spacing: Spacing) -> Weights:
+    """Return the distance to the boundary, or to the nearest voxel of no boundary if ``inside``.
+
+    Per section in pixels, or in 3D in nm; infinite where there is none.
+    """
+    target = is_any(labels, boundary)
+    if inside:
+        np.logical_not(target, out=target)
+    if spacing is not None and target.any():
         import edt
 
-        out[...] = edt.edt(~np.ascontiguousarray(target), anisotropy=spacing, black_border=False, parallel=1)
-        return
-    for one, section in zip(target, out, strict=True):
-        if one.any():
-            np.sqrt(squared_distance(one), out=section, casting="unsafe")
-        else:
-            section[...] = np.inf
+        found: Weights = edt.edt(np.logical_not(target, order="C"), anisotropy=spacing, black_border=False, parallel=1)
+        return found
+    out = np.full(labels.shape, np.inf, np.float32)
+    if spacing is None:
+        for one, section in zip(target, out, strict=True):
+            if one.any():
+                np.sqrt(squared_distance(one), out=section, casting="unsafe")
+    return out
 
 
 @lru_cache(maxsize=4)

@@ -13,10 +13,12 @@ from pydantic import AfterValidator, Field
 from napari_em_da.config import Config, Count
 from napari_em_da.weights._base import Finish, WeightSpec
 from napari_em_da.weights._classes import class_ids, present
-from napari_em_da.weights._compiled import compiled
+from napari_em_da.weights._compiled import compiled, in_bands
+from napari_em_da.weights._counted import counted
 from napari_em_da.weights._stack import Block, LabelStack, Weights
 
 TABLE_BITS = 20  # a table of 2**20 float32 is 4 MB; real labels touch a few lines of it
+FEW_CLASSES = 32  # each has a count of its own; more of them share a histogram
 FIXED_POINT = 2**32  # n log n as whole numbers: running sums stay exact
 PAD_MODES = {"shrink": "constant", "reflect": "symmetric", "nearest": "edge"}
 
@@ -52,12 +54,17 @@ def raw(stack: LabelStack, options: EntropyOptions) -> Any:
     counted = options.normalise and options.classes is None
     classes = class_ids(stack) if counted or not stack.lazy else None
     z, y, x = (size // 2 for size in options.window)
-    block = partial(_block, ignore_index=stack.ignore_index, options=options)
+    block = partial(_block, ignore_index=stack.ignore_index, options=options, threads=stack.threads)
     return stack.map(block, classes, depth=(z, y, x))
 
 
 def _block(
-    labels: Block, out: Weights, classes: tuple[int, ...] | None, ignore_index: int | None, options: EntropyOptions
+    labels: Block,
+    out: Weights,
+    classes: tuple[int, ...] | None,
+    ignore_index: int | None,
+    options: EntropyOptions,
+    threads: int,
 ) -> None:
     if classes is None:
         classes = present(labels, ignore_index)
@@ -82,7 +89,15 @@ def _block(
         _packed(codes, values, sections, rows, columns, NO_ENTROPIES, tables, len(classes), out)
     else:
         n_log_n = np.rint(_n_log_n(area) * FIXED_POINT).astype(np.int64)
-        _sliding(_codes(labels, classes), len(classes), sections, rows, columns, n_log_n, unit / FIXED_POINT, out)
+        known, scale = _codes(labels, classes), unit / FIXED_POINT
+        if len(classes) > FEW_CLASSES:
+            _sliding(known, len(classes), sections, rows, columns, n_log_n, scale, out)
+            return
+
+        def band(begin: int, end: int) -> None:
+            counted(known, len(classes), sections, rows, columns, n_log_n, scale, begin, end, out)
+
+        in_bands(band, out.shape[1], threads)
 
 
 def _indices(length: int, size: int, edge: str) -> npt.NDArray[np.int64]:

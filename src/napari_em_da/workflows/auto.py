@@ -62,7 +62,7 @@ MATCHED = {
 TEACHER = {"statistics": "shared", "clean_statistics": False, "prior_factor": 3}
 DEFAULT_PORTFOLIO = (
     Entry(name="adabn", method=MethodConfig(name="adabn")),
-    Entry(name="teacher", method=MethodConfig(name="mean_teacher", options=TEACHER), augment=MATCHED, start="adabn"),
+    Entry(name="source_free", method=MethodConfig(name="source_free")),
     Entry(name="coarse", method=MethodConfig(name="supervised"), augment=MATCHED, pixel_factor=1.3),
     Entry(
         name="coarse_teacher",

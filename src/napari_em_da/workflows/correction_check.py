@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -47,16 +47,23 @@ class Found:
 
     def iou(self, what: str, names: Sequence[str]) -> float | None:
         """Return the mean IoU of the foreground classes on ``painted`` or ``source``; None where none occurs."""
-        return iou_values(getattr(self, what), list(names)).get("val/iou")
+        return mean_iou(getattr(self, what), names)
+
+    def with_source(self, matrix: npt.NDArray[np.int64]) -> Found:
+        """Return the same with what was found on the source."""
+        return replace(self, source=matrix)
 
 
-def look(
-    network: SegmentationNet, plan: Plan, view: View, painted: Sequence[Sample], source: Sequence[Sample]
-) -> Generator[Event, None, Found]:
-    """Let a network predict the view and the fixed windows."""
+def mean_iou(matrix: npt.NDArray[np.int64], names: Sequence[str]) -> float | None:
+    """Return the mean IoU of the foreground classes of a confusion matrix; None where none occurs."""
+    return iou_values(matrix, list(names)).get("val/iou")
+
+
+def look(network: SegmentationNet, plan: Plan, view: View, painted: Sequence[Sample]) -> Generator[Event, None, Found]:
+    """Let a network predict the view and the painted windows; those of the source are looked at on their own."""
     network.eval()
     shown = yield from predict_view(network, plan, view)
-    return Found(shown, tally(network, plan, painted), tally(network, plan, source))
+    return Found(shown, tally(network, plan, painted), tally(network, plan, ()))
 
 
 def tally(network: SegmentationNet, plan: Plan, samples: Sequence[Sample]) -> npt.NDArray[np.int64]:
@@ -72,12 +79,9 @@ def tally(network: SegmentationNet, plan: Plan, samples: Sequence[Sample]) -> np
     return matrix
 
 
-def find_view(view: View | None, rounds: Sequence[Round], shape: tuple[int, ...]) -> View:
-    """Return a view that lies inside the volume; by default 512 pixels around the latest round's most painted section.
-
-    ``shape`` is that of the volume which that round was painted on.
-    """
-    depth, height, width = shape[:3]
+def find_view(view: View | None, rounds: Sequence[Round], plan: Plan) -> View:
+    """Return a view inside the target; by default 512 pixels around the latest round's most painted section."""
+    depth, height, width = plan.target[0].shape[:3]
     if view is None:
         painted = rounds[-1].painted
         z = max(painted.sections, key=painted.count)

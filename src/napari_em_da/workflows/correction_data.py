@@ -1,4 +1,4 @@
-"""What a round of corrections learns from: all rounds' paint, and windows of the source that the run came from."""
+"""What a round of corrections learns from: the paint of all rounds."""
 
 from __future__ import annotations
 
@@ -15,14 +15,10 @@ from napari_em_da.training import checkpoint
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.volume import Volume
 from napari_em_da.workflows.painted import Painted
-from napari_em_da.workflows.plan import LabelledVolume, Plan, memory_budget, open_image
-from napari_em_da.workflows.streams import Region, in_look_of, labelled, split
+from napari_em_da.workflows.plan import Plan, open_image
 
 MANIFEST = "corrections.json"
 PAINT = "corrections"
-REPLAY_VOXELS = 1 << 25  # of each source volume: reading more takes seconds, which a round does not have
-IN_MEMORY = 1 << 28  # bytes of a volume that is read at once
-CHECK_WINDOWS = 8
 CHECK_GROUPS = 16
 
 
@@ -68,18 +64,20 @@ def read_rounds(path: Path) -> list[Round]:
     return [Round(i["round"], ImageConfig(**i["image"]), Painted.load(path / i["file"])) for i in items]
 
 
-def collect(config: CorrectConfig, image: ImageConfig, start: RunFolder) -> list[Round]:
+def collect(config: CorrectConfig, image: ImageConfig, start: RunFolder, paint: Volume | None = None) -> list[Round]:
     """Return the paint of all rounds, that of this one last; nothing counts twice.
+
+    ``paint`` stands for the file of the corrections where these are in memory.
 
     Raises
     ------
     ConfigError, DataError
         If the corrections do not fit the image or the run, or nothing was ever painted.
     """
-    labels, volume = Volume.open(config.corrections), open_image(image)
+    labels, volume = Volume.open(config.corrections) if paint is None else paint, open_image(image)
     if labels.shape != volume.shape:
         raise DataError(
-            f"{config.corrections} has shape {labels.shape}, but {image.image} has {volume.shape}; "
+            f"{labels.path or labels.name} has shape {labels.shape}, but {image.image} has {volume.shape}; "
             "corrections need exactly the image's sections and pixels."
         )
     newest = Painted.read(labels, start.config().classes, config.ignore_label)
@@ -94,8 +92,8 @@ def collect(config: CorrectConfig, image: ImageConfig, start: RunFolder) -> list
     rounds = [item for item in (*rounds, Round(number, image, newest)) if item.painted.sections]
     if not rounds:
         raise DataError(
-            f"{config.corrections} holds no painted voxel: all are {config.ignore_label}, which means not annotated. "
-            "Paint some, or set ignore_label to the value of unpainted voxels."
+            f"{labels.path or labels.name} holds no painted voxel: all are {config.ignore_label}, which means not "
+            "annotated. Paint some, or set ignore_label to the value of unpainted voxels."
         )
     return rounds
 
@@ -120,48 +118,6 @@ def corrected(plan: Plan, rounds: Sequence[Round], batch: int, recency: float) -
     still = settings(plan, batch=4, augment=None)
     check = Sampler([sources[i] for i in largest], stream="corrections-check", **still)
     return sampler, check.grid(CHECK_GROUPS)
-
-
-def replayed(plan: Plan, batch: int) -> tuple[Sampler | None, list[Sample]]:
-    """Return the sampler of source windows, and fixed ones that the run held out, to see what is forgotten.
-
-    Where the run was adapted, the source is shown in the look of the target, as its network knows it.
-    """
-    if not plan.source:
-        return None, []
-    target = plan.target[0]
-    look = plan.config.augment.match_target > 0
-    train_parts: list[Source] = []
-    held_out: list[Source] = []
-    for item in plan.source:
-        for part, region in zip((train_parts, held_out), split(item.image.shape, plan.config.sampling), strict=True):
-            if region is None:
-                continue
-            source = Source(item.image, item.labels, None, middle(region, item, plan.patch))
-            if labelled(source):
-                part.append(source)
-    checked = held_out or train_parts
-    if not checked:
-        return None, []
-    checked = [in_look_of(part, target) for part in checked] if look else checked
-    still = settings(plan, augment=None, batch=4, memory_bytes=0)
-    held = Sampler(checked, stream="source-check", **still).grid(CHECK_WINDOWS)
-    if not batch or not train_parts:
-        return None, held
-    match = target.intensity if look else None
-    budget = min(memory_budget(), IN_MEMORY)
-    changes = settings(plan, balance=plan.config.sampling.balance, batch=batch, match=match, memory_bytes=budget)
-    return Sampler(train_parts, stream="source", **changes), held
-
-
-def middle(region: Region, item: LabelledVolume, patch: tuple[int, ...]) -> Region:
-    """Return the middle sections of a region: those whose labels are used, and no more than can be read quickly."""
-    z, y, x = region
-    used = item.sections or range(z.start, z.stop)
-    first, last = min(used), max(used) + 1
-    depth = max(patch[0] if len(patch) == 3 else 1, REPLAY_VOXELS // ((y.stop - y.start) * (x.stop - x.start)))
-    start = first + max(0, last - first - depth) // 2
-    return slice(start, min(last, start + depth)), y, x
 
 
 def settings(plan: Plan, **changes: Any) -> dict[str, Any]:

@@ -10,21 +10,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from napari_em_da.config import ChainConfig, PostprocessConfig, parse
-from napari_em_da.errors import ConfigError
+from napari_em_da.config import PostprocessConfig
 from napari_em_da.events import Event, Finished, Notice, Progress, Saved
 from napari_em_da.io import check_output
 from napari_em_da.io.zarr_array import WRITER as ZARR
 from napari_em_da.jobs import Job
 from napari_em_da.postprocess import Holds, resolve, work_through
+from napari_em_da.postprocess._files import CHAIN, chain_text, read_chain, write_chain
 from napari_em_da.training.checkpoint import write_text
 from napari_em_da.volume import Volume
 from napari_em_da.workflows.sidecar import write_sidecar
 from napari_em_da.workflows.stacks import open_stack, values_of
-
-CHAIN = "chain.yaml"  # in a run folder: the chain that belongs to it
 
 
 @dataclass(frozen=True)
@@ -98,39 +94,6 @@ def begin(working: Path, job: str) -> None:
     write_text(working / "key", key)
 
 
-def read_chain(path: Path) -> ChainConfig:
-    """Read a chain from YAML: ``steps:`` and a list of ``name`` or ``name: {option: value}``; a run folder has its own.
-
-    Raises
-    ------
-    ConfigError
-        If the file is missing, is no YAML, or is not a chain.
-    """
-    file = path / CHAIN if path.is_dir() else path
-    if not file.is_file():
-        more = "; put one there with 'tune', or give --chain" if path.is_dir() else ""
-        raise ConfigError(f"{file} does not exist{more}.")
-    try:
-        values: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file} is no YAML: {error}") from None
-    if isinstance(values, list):
-        values = {"steps": values}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{file} holds no chain; write 'steps:' and a list of steps.")
-    return parse(ChainConfig, values, "field of a chain")
-
-
-def chain_text(chain: ChainConfig) -> list[Any]:
-    """Return a chain as plain lists and dictionaries, in the short form that `read_chain` takes."""
-    return [{step.name: dict(step.options)} if step.options else step.name for step in chain.steps]
-
-
-def write_chain(chain: ChainConfig, path: Path) -> None:
-    """Write a chain as YAML, atomically."""
-    write_text(path, yaml.safe_dump({"steps": chain_text(chain)}, sort_keys=False))
-
-
 def _lazy() -> Any:
     import dask.array as da
 
@@ -142,3 +105,6 @@ def _remove(path: Path) -> None:
 
     with suppress(FileNotFoundError):
         shutil.rmtree(path)
+
+
+__all__ = ["CHAIN", "PostprocessResult", "begin", "chain_text", "read_chain", "run_chain", "write_chain"]

@@ -10,7 +10,8 @@ from napari_em_da.events import Finished, Notice
 from napari_em_da.jobs import Job, forward
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.workflows.correction_data import is_round
-from napari_em_da.workflows.corrections import CorrectResult, repeat_round
+from napari_em_da.workflows.correction_result import CorrectResult
+from napari_em_da.workflows.corrections import repeat_round
 from napari_em_da.workflows.plan import open_image
 from napari_em_da.workflows.pseudo_volumes import read_manifest
 from napari_em_da.workflows.rounds import learn

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from napari_em_da.errors import ConfigError, DataError
-from napari_em_da.volume import Intensity, Volume, spread
+from napari_em_da.volume import Volume, spread
+from napari_em_da.workflows.contrast import contrast
 
 FEW_VALUES = 32  # an 8-bit image has more grey values than this, a label volume seldom
-SKEW = 0.2  # quartile-like skewness beyond which a histogram leans clearly to one side
 SAMPLED = 32
 
 
@@ -39,11 +39,10 @@ def check_target(target: Volume, sources: Sequence[Volume]) -> list[str]:
         )
     if target.shape[0] == 1:
         found.append(f"{target.name} is a single section; a volume shows more of what varies between sections.")
-    if any(inverted(target, source) for source in sources):
+    if any(contrast(target, source) == "inverted" for source in sources):
         found.append(
-            f"The contrast of {target.name} looks inverted against the source (its histogram leans the other way). "
-            "If membranes are dark in one and bright in the other, invert one of the volumes, or train with "
-            "--augment.invert 0.5."
+            f"The contrast of {target.name} looks inverted against the source: membranes are dark in one and bright in "
+            "the other. Invert one of the volumes, or train with --augment.invert 0.5."
         )
     return found
 
@@ -69,20 +68,3 @@ def blank_sections(volume: Volume) -> list[int]:
     """Return those of up to 32 evenly spread sections that hold one single value."""
     sections = spread(volume.shape[0], SAMPLED)
     return [z for z in sections if np.ptp(volume.read((slice(z, z + 1),)).astype(np.float64)) == 0]
-
-
-def inverted(target: Volume, source: Volume) -> bool:
-    """Return whether the two histograms clearly lean to opposite sides, as those of inverted contrast do."""
-    ours, other = lean(target.intensity), lean(source.intensity)
-    return ours * other < 0 and min(abs(ours), abs(other)) > SKEW
-
-
-def lean(intensity: Intensity) -> float:
-    """Return to which side a histogram leans, -1 to 1: (upper tail - lower tail) / both, from 5, 50 and 95 %.
-
-    References
-    ----------
-    Hinkley (1975), On power transformations to symmetry, Biometrika 62 (a quantile measure of skewness).
-    """
-    low, middle, high = (intensity.quantiles[round(256 * share)] for share in (0.05, 0.5, 0.95))
-    return (high + low - 2 * middle) / max(high - low, 1e-12)
