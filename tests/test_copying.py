@@ -572,7 +572,7 @@ def test_refining_measuring_and_scoring_give_the_same(tiny: Path, tmp_path: Path
         run_command(as_command("postprocess", refined("command"), tmp_path), tmp_path)
         run_command(as_command("measure", measured("command"), tmp_path), tmp_path)
         names.append("command")
-        found = json.loads(printed(as_command("evaluate", scored, tmp_path), tmp_path, False).splitlines()[-1])
+        found = json.loads(printed(as_command("evaluate", scored, tmp_path), tmp_path, False))
         assert found["scores"] == pytest.approx(dict(expected.scores))
     for name in names:
         assert content(tmp_path / f"{name}.tif") == content(tmp_path / "direct.tif")

@@ -233,7 +233,7 @@ class CorrectConfig(Config):
     )
     keep: NonNegative = Field(0.1, description="Weight of the start's own predictions where nothing is painted")
     forget: Fraction = Field(
-        0.02,
+        0.05,
         description="Most IoU that all rounds together may lose on held-out windows of the source; 1 sets no bound",
     )
     learning_rate: Positive | None = Field(None, description="A third of the run's if absent; between rounds the same")

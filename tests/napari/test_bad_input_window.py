@@ -172,7 +172,7 @@ def test_what_the_machine_lacks_is_said_with_a_remedy(
 ) -> None:
     def job(*args: Any) -> Iterator[Event]:
         yield Progress(0, 1, "steps", "working")
-        raise type(error)(*error.args)
+        raise error
 
     page = dock.show_page("weights")
     monkeypatch.setattr(weights_page, "volume_job", job)

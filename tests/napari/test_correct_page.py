@@ -425,7 +425,7 @@ def test_rounds_are_learned_shown_and_taken_back(page: Any, viewer: Any, qtbot: 
     assert page.session.adapted is None and page.run.path == run
     idle(page, qtbot)
 
-    with pytest.raises(ConfigError, match="No file holds the image 'raw' as it is now"):
+    with pytest.raises(ConfigError, match="No file holds the image 'renamed' as it is now"):
         page.call()
 
 

@@ -57,7 +57,7 @@ def test_bounds_choices_and_help(qtbot: Any) -> None:
     form = Form(config.TrainingConfig())
     qtbot.addWidget(form)
     schedule = form.editors["schedule"].widget
-    assert [schedule.itemText(i) for i in range(schedule.count())] == ["onecycle", "cosine", "constant", "step"]
+    assert [schedule.itemText(i) for i in range(schedule.count())] == ["onecycle", "cosine", "constant", "step", "warm"]
 
 
 def test_titles() -> None:

@@ -94,10 +94,10 @@ def test_painted_voxels_are_learned_and_the_source_is_not_forgotten(
     before, after = bounded.source_iou
     assert before == alone.source_iou[0] == bounded.source_first > 0.5
     assert alone.source_iou[1] < before - 0.2 and alone.kept == 1, "the source is forgotten where nothing forbids it"
-    assert after >= before - 0.02 and 0 < bounded.kept <= 1
+    assert after >= before - 0.05 and 0 < bounded.kept <= 1
     # the windows that the bound looks at stand for all that was held out
     columns = [held_out_iou(run, tiny, tmp_path / f"{i}.tif") for i, run in enumerate((source, bounded.run, alone.run))]
-    assert columns[1] > columns[0] - 0.04 > columns[2]
+    assert columns[1] > columns[0] - 0.07 > columns[2]
     warnings = [e.text for e in alone_events if isinstance(e, Notice) and e.level == "warning"]
     assert any("no labelled source is replayed" in text for text in warnings)
 
@@ -110,7 +110,7 @@ def test_rounds_together_forget_no_more_than_one(source: Path, tiny: Path, paint
         found: CorrectResult = em.run(em.correct(config))
         before, after = found.source_iou
         first = before if first is None else first
-        assert found.source_first == first and after >= min(before, first - 0.02)
+        assert found.source_first == first and after >= min(before, first - 0.05)
         assert previous is None or before == previous, "the same windows, round after round"
         run, previous = found.run, after
 

@@ -11,6 +11,7 @@ from napari_em_da.config import AdaptTrainingConfig, NetworkConfig, SamplingConf
 from napari_em_da.errors import ConfigError
 from napari_em_da.events import Notice
 from napari_em_da.jobs import run
+from napari_em_da.workflows.auto import DEFAULT_PORTFOLIO
 from napari_em_da.workflows.demo import demo
 
 
@@ -38,7 +39,9 @@ def test_demo_leaves_scores_and_pictures(tmp_path: Path, monkeypatch: pytest.Mon
     adaptation = (tmp_path / "demo" / "adapted" / "config.yaml").read_text()
     assert "B-train.tif" in adaptation
     assert "B-train-labels" not in adaptation  # only the score and the supervised bound read the labels of B
-    previews = list((tmp_path / "demo" / "adapted" / "previews").glob("*.png"))
+    ways = tmp_path / "demo" / "adapted" / "portfolio"
+    assert {e.name for e in DEFAULT_PORTFOLIO} <= {way.name for way in ways.iterdir()}
+    previews = list((ways / "coarse" / "previews").glob("*.png"))
     assert {p.name for p in previews} == {f"{s:06d}-{n}.png" for s in (0, 2, 4) for n in ("image", "prediction")}
     assert run(demo(tmp_path / "demo")).scores == scores  # finished: reported again, nothing trained
     with pytest.raises(ConfigError, match="exists already"):
@@ -52,7 +55,7 @@ def test_a_stopped_demo_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         if isinstance(event, Notice) and event.text.startswith("3/3"):
             break
     job.close()
-    digest = json.loads((tmp_path / "demo" / "adapted" / "run.json").read_text())["result"]["digest"]
+    adapted = (tmp_path / "demo" / "adapted" / "best.safetensors").read_bytes()
     texts = [e.text for e in demo(tmp_path / "demo") if isinstance(e, Notice)]
     assert sum("steps in" in t for t in texts) == 1  # the supervised bound alone was trained
-    assert json.loads((tmp_path / "demo" / "adapted" / "run.json").read_text())["result"]["digest"] == digest
+    assert (tmp_path / "demo" / "adapted" / "best.safetensors").read_bytes() == adapted

@@ -99,6 +99,7 @@ class Keeper:
             if layer.name != about.record.name:  # the viewer has another layer of that name
                 self._renamed(kept)
         layers.events.inserted.connect(self._inserted)
+        layers.events.removing.connect(self._removing)
         layers.events.removed.connect(self._removed)
         self.session.changed.connect(self._follow)
         self.session.edited.connect(self._edited)
@@ -114,6 +115,7 @@ class Keeper:
             return None
         layers = self.session.viewer.layers
         layers.events.inserted.disconnect(self._inserted)
+        layers.events.removing.disconnect(self._removing)
         layers.events.removed.disconnect(self._removed)
         self.session.changed.disconnect(self._follow, missing_ok=True)
         self.session.edited.disconnect(self._edited, missing_ok=True)
@@ -141,7 +143,7 @@ class Keeper:
         if closing and not self.session.viewer.layers:
             self._facts = [fact for fact in self._facts if fact[2] is not None]
             for kept in self.leaving:
-                kept.changed = False
+                kept.changed = kept.last is not None  # the roles of this moment are gone
             self.kept, self.leaving = self.kept + self.leaving, []
         problems = self._ended(run_all(self._writes()))
         if not problems and any(kept.unsaved for kept in self.kept):  # painted on before its strokes were begun
@@ -211,7 +213,8 @@ class Keeper:
             if kept.changed:
                 kept.changed = False
                 kept.path = path_of(kept.layer) or kept.path
-                record = record_of(kept.layer, self.session, kept.path)
+                record = kept.last or record_of(kept.layer, self.session, kept.path)
+                kept.last = None
                 writes.append(remembered(project, kept, record, partial(setattr, kept, "changed", True)))
                 kept.known_as = kept.layer.name
             writes += strokes(kept)
@@ -293,12 +296,20 @@ class Keeper:
     def _inserted(self, event: Any) -> None:
         self._watch(event.value)
 
+    def _removing(self, event: Any) -> None:
+        layer = event.source[event.index]  # the viewer that plugins get wraps its layers
+        for kept in self.kept:
+            if kept.layer is layer and kept.changed:  # while the session still knows its role
+                kept.path = path_of(layer) or kept.path
+                kept.last = record_of(layer, self.session, kept.path)
+
     def _removed(self, event: Any) -> None:
         for kept in [kept for kept in self.kept if kept.layer is event.value]:
             self.kept.remove(kept)
             self._unwatch(kept)
-            if kept.known_as is not None:
+            if kept.known_as is not None or kept.last is not None:
                 self.leaving.append(kept)
+            if kept.known_as is not None:
                 self._facts.append((next(self._order), kept.known_as, None))
                 self._start(SOON_MS)
 

@@ -27,6 +27,7 @@ class Kept:
     edits: Edits | None = None
     path: Path | None = None
     changed: bool = False  # something about the layer that the project does not know yet
+    last: LayerRecord | None = None  # of a layer that left before its changes were saved
     settled: bool = False  # the name is free in the project, or already this layer's
 
     @property

@@ -29,7 +29,7 @@ def correct(
     replay: float = 0.5,
     recency: float = 0.5,
     keep: float = 0.1,
-    forget: float = 0.02,
+    forget: float = 0.05,
     learning_rate: float | None = None,
     seed: int | None = None,
     precision: Literal["auto", "bf16", "fp32"] = "auto",

@@ -13,7 +13,6 @@ import numpy as np
 from napari_em_da.config import (
     AdaptConfig,
     AdaptTrainingConfig,
-    AugmentConfig,
     EvaluateConfig,
     ImageConfig,
     LabelledConfig,
@@ -30,7 +29,8 @@ from napari_em_da.jobs import Job, forward
 from napari_em_da.training.checkpoint import write_text
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.volume import Volume
-from napari_em_da.workflows.adapt import expand
+from napari_em_da.workflows.adapt import adapt
+from napari_em_da.workflows.auto import AUTO, PORTFOLIO
 from napari_em_da.workflows.evaluate import EvaluateResult, evaluate
 from napari_em_da.workflows.segment import segment
 from napari_em_da.workflows.train import full, train
@@ -56,7 +56,7 @@ class DemoResult:
 def demo(out: Path, *, seed: int = 0) -> Job:
     """Run the demo into ``out`` and yield events; Finished carries a DemoResult.
 
-    B's look, and the adversary's default, were chosen on phantoms with their labels at hand; the run itself has none.
+    B's look, and that ``auto`` adapts to it, were chosen on phantoms with labels at hand; the run itself has none.
     The labels of B are read by the scoring and by the supervised bound alone, which is trained on another part of B
     than the one that is scored.
 
@@ -88,12 +88,12 @@ def demo(out: Path, *, seed: int = 0) -> Job:
         run=folder / "source",
         target=(ImageConfig(image=folder / "B-train.tif"),),
         out=folder / "adapted",
-        method=MethodConfig(name="adversarial"),
-        augment=AugmentConfig(match_target=1.0),
+        method=MethodConfig(name=AUTO),
         training=ADAPTATION.model_copy(update={"seed": seed}),
     )
-    yield Notice("2/3 Adapting to microscope B without labels.")
-    yield from stage(expand(adaptation))
+    yield Notice("2/3 Adapting to microscope B without labels, in several ways; one is chosen without labels, too.")
+    if not is_finished(folder / "adapted"):
+        yield from forward(adapt(adaptation, resume=(folder / "adapted").exists()))
     bound = LabelledConfig(image=folder / "B-train.tif", labels=folder / "B-train-labels.tif")
     yield Notice("3/3 The bound: training on microscope B with its labels.")
     yield from stage(base.model_copy(update={"run": folder / "supervised", "source": (bound,)}))
@@ -137,10 +137,13 @@ def claim(folder: Path, seed: int) -> bool:
 
 def stage(config: TrainConfig) -> Job:
     """Train, go on with a stopped training, or keep a finished one."""
-    folder = RunFolder(config.run)
-    started = (config.run / "config.yaml").is_file()
-    if not (started and folder.info().get("finished")):
-        yield from forward(train(config, resume=started))
+    if not is_finished(config.run):
+        yield from forward(train(config, resume=(config.run / "config.yaml").is_file()))
+
+
+def is_finished(run: Path) -> bool:
+    """Return whether a run was completed."""
+    return (run / "run.json").is_file() and bool(RunFolder(run).info().get("finished"))
 
 
 def make_data(folder: Path, seed: int) -> None:
@@ -177,9 +180,12 @@ def draw(folder: Path, scores: dict[str, Any]) -> None:
     for axis in (*axes[0], axes[1, 0]):
         axis.set_axis_off()
     axes[0, 4].text(0, 0.5, "green: hit\nred: missed\nblue: false alarm", va="center", transform=axes[0, 4].transAxes)
-    for column, run in enumerate(("source", "adapted", "supervised"), start=1):
-        plot_curves(axes[1, column], RunFolder(folder / run))
-        axes[1, column].set_title(f"training: {run}")
+    chosen = RunFolder(folder / "adapted").info()["chosen"]
+    way = folder / "adapted" / PORTFOLIO / chosen
+    curves = {"source": folder / "source", f"adapted ({chosen})": way, "supervised": folder / "supervised"}
+    for column, (title, run) in enumerate(curves.items(), start=1):
+        plot_curves(axes[1, column], RunFolder(run if run.exists() else folder / "source"))
+        axes[1, column].set_title(f"training: {title}")
     axes[1, 4].bar(["source\nonly", "adapted", "super-\nvised"], [scores[n]["iou"] for n in titles], color="0.4")
     axes[1, 4].set_title("IoU on B")
     axes[1, 4].set_ylim(0, 1)
