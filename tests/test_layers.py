@@ -74,7 +74,7 @@ def test_snapshot_of_a_napari_layer() -> None:
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        (SimpleNamespace(data=np.zeros((2, 3, 4, 5)), name="movie"), r"'movie' has 4 axes \(2, 3, 4, 5\).*Choose one stack"),
+        (SimpleNamespace(data=np.zeros((2, 3, 4, 5)), name="movie"), r"'movie' has 4 axes \(2, 3, 4, 5\).*Choose one"),
         (SimpleNamespace(data=np.zeros((5, 5, 3)), name="photo", rgb=True), r"'photo' is a colour picture"),
     ],
 )

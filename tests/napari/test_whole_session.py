@@ -24,7 +24,7 @@ from napari_em_da.volume import Volume
 
 torch = pytest.importorskip("torch")
 
-LONG_MS = 400_000
+LONG_MS = 150_000
 MEMBRANE, BRUSH, STROKES = CLASSES["membrane"], 5, 10
 SECTIONS = (1, 4)  # that are corrected
 NETWORK = {"features": 8, "levels": 2}

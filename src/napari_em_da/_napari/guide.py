@@ -68,6 +68,8 @@ class GuideDock(QWidget):
         self._save.setSingleShot(True)
         self._save.setInterval(SAVE_MS)
         self._save.timeout.connect(self.save)
+        self._going = QTimer(self)
+        self._going.setSingleShot(True)
         self._look = QTimer(self)
         self._look.setInterval(LOOK_MS)
         self._look.timeout.connect(self.mark)
@@ -149,7 +151,7 @@ class GuideDock(QWidget):
 
     def save(self) -> None:
         """Keep the pages' values in the project, if one is open."""
-        if self.session.project is None or self._opening is not None:
+        if self.session.project is None or self._opening is not None or self.keeper.emptied:
             return
         for name, page in self.pages.items():
             self.keeper.set_page(name, page.memo())
@@ -165,8 +167,7 @@ class GuideDock(QWidget):
             page.close_jobs()
         self.session.changed.disconnect(self._changed, missing_ok=True)
         self.session.viewer.layers.events.removing.disconnect(self._removing)
-        if not self.keeper.leaving:
-            self.save()
+        self.save()
         self.keeper.close()
         if self.closing is not None:
             self.closing.remove()
@@ -190,14 +191,14 @@ class GuideDock(QWidget):
             self.closing = CloseFilter(above, lambda: list(self.pages.values()), self._flush, self.close_all, self)
 
     def _flush(self) -> str | None:
-        if not self.keeper.leaving:  # else the viewer has emptied its list, and the roles are gone
-            self.save()
+        self.save()
         return self.keeper.flush(closing=True)
 
     def _removing(self, _event: Any = None) -> None:
-        if self._save.isActive():  # while the pages still know the layer
+        if self._save.isActive() and not self._going.isActive():  # while the pages still know the layer
             self._save.stop()
             self.save()
+        self._going.start()  # what goes in one turn of the event loop goes together
 
     def _changed(self, what: str) -> None:
         if what == "project":

@@ -169,6 +169,11 @@ class Keeper:
         """Whether something waits to be saved."""
         return bool(self._pages or self._facts) or any(kept.changed or kept.unsaved for kept in self.kept)
 
+    @property
+    def emptied(self) -> bool:
+        """Whether a viewer that closes has emptied its list of layers: what the pages hold then is nobody's wish."""
+        return not self.session.viewer.layers and bool(self.leaving or self.kept)
+
     def _start(self, ms: int) -> None:
         if self.project is not None and (not self._save.isActive() or self._save.remainingTime() > ms):
             self._save.start(ms)

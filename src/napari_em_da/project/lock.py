@@ -87,7 +87,7 @@ class Lock:
 
         Where the file is gone, ``changed`` says whether another program has been here in the meantime.
         """
-        if self._finalizer is None or self.held or not self.path.parent.is_dir():  # a folder that is gone went to nobody
+        if self._finalizer is None or self.held or not self.path.parent.is_dir():  # gone, to nobody
             return None
         holder = self.holder()
         if holder is None and not changed():
