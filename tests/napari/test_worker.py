@@ -151,3 +151,28 @@ def test_jobs_compute_with_the_threads_of_the_main_thread(heard: Heard, qtbot: A
     finally:
         torch.set_num_threads(before)
     assert used == [2, 1, 2]
+
+
+def test_a_slow_bar_is_not_moved_while_it_moves(heard: Heard, qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Napari's bar processes events when it is moved; those of a fast job must not move it again, and again."""
+    depth: list[int] = [0]
+    deepest: list[int] = [0]
+
+    class Bar:
+        total, n = 1, 0
+
+        def update(self, _by: int) -> None:
+            depth[0] += 1
+            deepest[0] = max(deepest[0], depth[0])
+            if depth[0] < 5:
+                heard.runner._event(heard.runner._generation, Progress(1, 1, "things"))
+            depth[0] -= 1
+
+    monkeypatch.setattr("napari_em_da._napari.worker.ACTIVITY_S", -1.0)
+    closed, begun = threading.Event(), threading.Event()
+    heard.runner.start(endless(closed, begun), "count", silent=True)
+    qtbot.waitUntil(begun.is_set)
+    heard.runner._worker.pbar = Bar()
+    qtbot.waitUntil(lambda: deepest[0] > 0)
+    del heard.runner._worker.pbar
+    assert deepest[0] == 1

@@ -161,6 +161,7 @@ class JobRunner:
         self._next: Callable[[], None] | None = None
         self.silent = False
         self._shown = 0.0
+        self._showing = False
         self._outcome: tuple[Any, Exception | None] = (None, None)
 
     @property
@@ -233,13 +234,21 @@ class JobRunner:
             self._show_in_activity(event)
 
     def _show_in_activity(self, event: Progress) -> None:
-        """Move napari's own bar; last, and seldom, for it processes further Qt events, ours among them."""
-        bar, now = getattr(self._worker, "pbar", None), time.monotonic()
-        if bar is not None and now - self._shown > ACTIVITY_S:
-            self._shown = now
+        """Move napari's own bar; last, and seldom, for it processes further Qt events, ours among them.
+
+        These must not move it again: where drawing takes longer than the job's steps, there would be no end of it.
+        """
+        bar = getattr(self._worker, "pbar", None)
+        if bar is None or self._showing or time.monotonic() - self._shown <= ACTIVITY_S:
+            return
+        self._showing = True
+        try:
             if bar.total != event.total:
                 bar.total = event.total
             bar.update(event.done - bar.n)
+        finally:
+            self._showing = False
+            self._shown = time.monotonic()
 
     def _warned(self, generation: int, warning: tuple[Any, ...]) -> None:
         self._event(generation, Notice(str(warning[0]), "warning"))
