@@ -186,7 +186,7 @@ class Course:
         from napari_em_da._napari.chain_editor import Item
 
         page = self.dock.show_page("refine")
-        page.editor.show_items([Item("threshold", {}), Item("remove_small", {"min_size_nm3": 1e6})])
+        page.editor.show_items([Item("fill_holes", {}), Item("remove_small", {"min_size_nm3": 1e6})])
         wait(lambda: len(page.editor.items()) == 2, 60, "steps")
         wait(lambda: "Section" in page.state.text() or page.state.is_error, 60, "preview")
         for size in np.geomspace(1e5, 1e7, 12):

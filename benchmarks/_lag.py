@@ -104,7 +104,7 @@ class Watchdog(threading.Thread):
             now, due = time.perf_counter(), self.meter.due
             if due and now - due > LATE_MS / 1000:
                 frames = sys._current_frames()
-                main = stack(frames.get(self.main or 0), 9)
+                main = stack(frames.get(self.main or 0), 40)
                 others = [stack(f, 3) for ident, f in frames.items() if ident not in (self.main, self.ident)]
                 busy = " || ".join(o for o in others if "threading.py" not in o.split(" < ")[0] and "wait" not in o)
                 self.seen.setdefault(due, []).append((1000 * (now - before) - 5, main, busy))

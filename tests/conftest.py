@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = str(ROOT / "src")
 WINDOW_FIXTURES = {"make_napari_viewer", "make_napari_viewer_proxy", "qtbot", "qapp"}
 NO_DISPLAY = sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
@@ -27,6 +30,26 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep a developer's own extensions and plotting back end out of the tests."""
     monkeypatch.delenv("NAPARI_EM_DA_EXTENSIONS", raising=False)
     monkeypatch.setenv("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(autouse=True)
+def lazy_arrays_are_computed_alone() -> Iterator[None]:
+    """Fail a test in which the package computed a dask array other than by ``lazy.computed``, a silent conversion too.
+
+    napari registers a cache among dask's global callbacks, and a job that calls them beside it fails by chance.
+    """
+    from dask.callbacks import Callback
+
+    found: list[str] = []
+
+    def start(_graph: object) -> None:
+        stack = [frame for frame in traceback.extract_stack()[:-1] if "/dask/" not in frame.filename]
+        if stack[-1].filename.startswith(PACKAGE):
+            found.append("".join(traceback.format_list(stack[-4:])))
+
+    with Callback(start=start):
+        yield
+    assert not found, f"{len(found)} times, first in\n{found[0]}"
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ PACKAGE = "napari_em_da"
 SOURCE = ROOT / "src" / PACKAGE
 
 LAYERS = (
-    ("errors", "events", "jobs", "catalog", "config", "volume"),
+    ("errors", "events", "jobs", "catalog", "config", "lazy", "volume"),
     ("io", "synthetic", "_tissue", "sample", "weights", "postprocess", "metrics", "measurements", "proofreading"),
     ("device", "seeding", "models", "losses", "augment", "sampling"),
     ("methods", "training", "inference", "selection", "suggestions"),

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_em_da.errors import DataError
+from napari_em_da.lazy import computed
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -151,9 +152,7 @@ class Volume:
         The region is sliced from the source itself. Building a dask graph for a training window costs ten to
         twenty times more than reading it from a memory-mapped file.
         """
-        block = self.source[(slice(None),) if region is None else region]
-        if hasattr(block, "compute"):
-            block = block.compute(scheduler="synchronous")
+        block = computed(self.source[(slice(None),) if region is None else region])
         return np.array(block, dtype=self.dtype, order="C")
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:

@@ -149,7 +149,8 @@ def test_places_are_walked_through_by_key_and_remembered(page: Any, viewer: Any,
     middle = large.data_to_world((first[0], first[1] + 127.5, first[2] + 127.5))
     np.testing.assert_allclose(viewer.scene.camera.center[-2:], middle[1:], atol=8)
     frame = viewer.layers["suggestion"]
-    corners = np.asarray(frame.data[0])
+    corners, sides = np.moveaxis(np.asarray(frame.data), 1, 0)
+    np.testing.assert_array_equal(corners + sides, np.roll(corners, -1, 0))
     assert corners[:, 0].tolist() == [first[0]] * 4
     assert corners[:, 1].min() == first[1] - 0.5 and corners[:, 1].max() == first[1] + first[3] - 0.5
     assert viewer.layers.selection.active is not frame

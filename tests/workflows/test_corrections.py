@@ -89,8 +89,8 @@ def test_painted_voxels_are_learned_and_the_source_is_not_forgotten(
     assert isinstance(alone_events[-1], Finished)
     alone: CorrectResult = alone_events[-1].result
     assert bounded.accuracy[0] == alone.accuracy[0] < 0.85
-    assert alone.accuracy[1] > alone.accuracy[0] + 0.15
-    assert bounded.accuracy[1] > bounded.accuracy[0] + 0.03 and bounded.iou[1] > bounded.iou[0] + 0.02
+    for learned in (alone, bounded):
+        assert learned.accuracy[1] > learned.accuracy[0] + 0.15 and learned.iou[1] > learned.iou[0] + 0.2
     before, after = bounded.source_iou
     assert before == alone.source_iou[0] == bounded.source_first > 0.5
     assert alone.source_iou[1] < before - 0.2 and alone.kept == 1, "the source is forgotten where nothing forbids it"
@@ -102,15 +102,18 @@ def test_painted_voxels_are_learned_and_the_source_is_not_forgotten(
     assert any("no labelled source is replayed" in text for text in warnings)
 
 
-def test_rounds_together_forget_no_more_than_one(source: Path, tiny: Path, paint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("forget", [0.02, 0.05])
+def test_rounds_together_forget_no_more_than_one(
+    source: Path, tiny: Path, paint: Path, tmp_path: Path, forget: float
+) -> None:
     run, first, previous = source, None, None
     for number in range(1, 4):
-        strong = {"steps": 12, "learning_rate": 1e-2, "seed": number, "replay": 0}
+        strong = {"steps": 12, "learning_rate": 1e-2, "seed": number, "replay": 0, "forget": forget}
         config = job(run, tiny, paint, tmp_path / "rounds" / f"round-{number}", **strong)
         found: CorrectResult = em.run(em.correct(config))
         before, after = found.source_iou
         first = before if first is None else first
-        assert found.source_first == first and after >= min(before, first - 0.05)
+        assert found.source_first == first and after >= min(before, first - forget)
         assert previous is None or before == previous, "the same windows, round after round"
         run, previous = found.run, after
 
@@ -239,13 +242,13 @@ def test_the_start_is_kept_where_nothing_is_painted() -> None:
 
 def test_paint_is_sliced_as_the_array_it_stands_for(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    values = rng.choice([0, 3, 7, 9], (4, 30, 40), p=[0.97, 0.01, 0.01, 0.01]).astype(np.uint8)
-    values[1] = 0
-    painted = Painted.read(Volume.from_array(values), {"a": (3,), "b": (7,)}, 0)
-    expected = np.select([values == 0, values == 3, values == 7], [255, 1, 2], 0).astype(np.uint8)
+    values = rng.choice([9, 3, 7, 0], (4, 30, 40), p=[0.97, 0.01, 0.01, 0.01]).astype(np.uint8)
+    values[1] = 9
+    painted = Painted.read(Volume.from_array(values), {"a": (3,), "b": (7,)}, 9)
+    expected = np.select([values == 9, values == 3, values == 7], [255, 1, 2], 0).astype(np.uint8)
     painted.save(tmp_path / "paint.npz")
     loaded = Painted.load(tmp_path / "paint.npz")
-    assert sorted(loaded.sections) == [0, 2, 3] and loaded.voxels == (values > 0).sum()
+    assert sorted(loaded.sections) == [0, 2, 3] and loaded.voxels == (values != 9).sum()
     for part in (painted, loaded):
         for _ in range(30):
             low = [int(rng.integers(0, n)) for n in values.shape]
@@ -279,12 +282,16 @@ def test_changes_are_shares_of_the_view() -> None:
 def test_errors_say_what_to_do(source: Path, tiny: Path, paint: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty.tif"
     Volume.from_array(np.full((6, 160, 160), 255, np.uint8)).save(empty)
+    strange, wrong = tmp_path / "strange.tif", np.full((6, 160, 160), 255, np.uint8)
+    wrong[3, 5, 5:8] = 1, 9, 7
+    Volume.from_array(wrong).save(strange)
     small = tmp_path / "small.tif"
     Volume.from_array(np.zeros((6, 10, 10), np.uint8)).save(small)
     out = tmp_path / "out"
     for changed, error, message in (
         ({"corrections": empty}, DataError, "no painted voxel: all are 255"),
         ({"corrections": small}, DataError, r"shape \(6, 10, 10\)"),
+        ({"corrections": strange}, DataError, "hold 7, 9 in section 3, which is no class of the run"),
         ({"ignore_label": 2}, ConfigError, "ignore_label 2 is the label of a class"),
         ({"run": tmp_path}, DataError, "no run folder"),
     ):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from napari.layers import Layer, Shapes
+from napari.layers import Layer, Vectors
 from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
     QAbstractItemView,
@@ -54,7 +54,7 @@ class PlaceList(QWidget):
         self.seen: list[Window] = []
         self.current: Window | None = None
         self.image: Layer | None = None
-        self.frame: Shapes | None = None
+        self.frame: Vectors | None = None
         self.find_button = QPushButton("Find places to look at")
         self.find_button.setToolTip("Where the network is unsure, or objects are unlikely: worth a correction")
         self.table = QTableWidget(0, 4)
@@ -194,17 +194,18 @@ class PlaceList(QWidget):
         low, high = (y - 0.5, x - 0.5), (y + height - 0.5, x + width - 0.5)
         plane = [(low[0], low[1]), (low[0], high[1]), (high[0], high[1]), (high[0], low[1])]
         corners = np.array([(z, *point)[-image.ndim :] for point in plane], float)
+        sides = np.stack([corners, np.roll(corners, -1, 0) - corners], 1)  # vectors: shapes take half a second at first
         if self.frame is None or self.frame not in self.viewer.layers or self.frame.ndim != image.ndim:
             self.forget_frame()
             active = self.viewer.layers.selection.active
             place = {name: getattr(image, name) for name in ("scale", "translate", "units", "axis_labels")}
-            look = {"face_color": "transparent", "edge_color": "yellow", "edge_width": max(1.0, width / 128)}
-            about = {"name": NAME, "metadata": {"preview": True}, "shape_type": "rectangle"}
-            self.frame = self.viewer.add_layer(Shapes([corners], **place, **look, **about))
+            look = {"vector_style": "line", "edge_color": "yellow", "edge_width": max(1.0, width / 128)}
+            about = {"name": NAME, "metadata": {"preview": True}}
+            self.frame = self.viewer.add_layer(Vectors(sides, **place, **look, **about))
             self.frame.editable = False
             self.viewer.layers.selection.active = active  # the user goes on with what was selected
         else:
-            self.frame.data = [corners]
+            self.frame.data = sides
 
     def _tick(self, row: int) -> None:
         item = self.table.item(row, DONE)

@@ -59,6 +59,10 @@ class Curve(QWidget):
     def paintEvent(self, event: QPaintEvent | None) -> None:
         """Draw title, range, curves and legend."""
         painter = QPainter(self)
+        self._draw(painter)
+        painter.end()  # not when Python gets round to it: Qt draws the next widget on the same surface
+
+    def _draw(self, painter: QPainter) -> None:
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         text = self.palette().text().color()
         line = painter.fontMetrics().height()

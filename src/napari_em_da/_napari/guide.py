@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QMainWindow, QStackedWidget, QVBoxLayout, QWidget
 
 from napari_em_da._napari.closing import CloseFilter
 from napari_em_da._napari.form import Form
+from napari_em_da._napari.garbage import Garbage
 from napari_em_da._napari.graphics import REMEDY, opengl_found
 from napari_em_da._napari.job_panel import JobPanel
 from napari_em_da._napari.keeper import Keeper
@@ -52,7 +53,7 @@ class GuideDock(QWidget):
         self.session = Session(napari_viewer)
         self.settings = read_settings()
         apply_settings(self.settings)
-        self.keeper = Keeper(self.session)
+        self.keeper, self.garbage = Keeper(self.session), Garbage(napari_viewer)
         self.pages: dict[str, Page] = {}
         self.done: set[str] = set()
         self.stack = QStackedWidget()
@@ -73,6 +74,7 @@ class GuideDock(QWidget):
         self._look = QTimer(self)
         self._look.setInterval(LOOK_MS)
         self._look.timeout.connect(self.mark)
+        self._look.timeout.connect(self.garbage.settle)
         self._lay_out()
         self._connect()
         self.show_page("data")
@@ -169,6 +171,7 @@ class GuideDock(QWidget):
         self.session.viewer.layers.events.removing.disconnect(self._removing)
         self.save()
         self.keeper.close()
+        self.garbage.close()
         if self.closing is not None:
             self.closing.remove()
             self.closing = None

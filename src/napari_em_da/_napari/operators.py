@@ -16,6 +16,7 @@ from napari_em_da._napari.form import add_row, form_layout
 from napari_em_da._napari.message import Message
 from napari_em_da._napari.worker import JobRunner
 from napari_em_da.errors import ConfigError, EmDaError
+from napari_em_da.lazy import computed
 
 if TYPE_CHECKING:
     from napari_em_da.proofreading import Edit, History
@@ -228,7 +229,7 @@ class Operators(QWidget):
         if ((place < 0) | (place >= layer.data.shape)).any():
             return
         deep = [0, *place.tolist()][-3:]
-        self.pick(int(np.asarray(layer.data[tuple(place)])), (deep[0], deep[1], deep[2]))
+        self.pick(int(np.asarray(computed(layer.data[tuple(place)]))), (deep[0], deep[1], deep[2]))
 
     def _show(self) -> None:
         history = self.history

@@ -65,6 +65,10 @@ class SliceCurve(Curve):
         if not points:
             return
         painter = QPainter(self)
+        self._draw_points(painter, points)
+        painter.end()
+
+    def _draw_points(self, painter: QPainter, points: Sequence[tuple[float, float]]) -> None:
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         area = self._area()
         (left, right), (low, high) = span([p[0] for p in points]), span([p[1] for p in points])

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from napari_em_da.catalog import Catalog
 from napari_em_da.errors import DataError, ResourceError
+from napari_em_da.events import Progress
 from napari_em_da.volume import Volume
 
 
@@ -37,8 +38,8 @@ class Writer(Protocol):
     def size(self, volume: Volume) -> int:
         """Return about how many bytes the file will take."""
 
-    def write(self, volume: Volume, path: Path) -> None:
-        """Write section by section to a path that does not exist."""
+    def steps(self, volume: Volume, path: Path) -> Iterator[int]:
+        """Write to a path that does not exist, and yield now and then how many sections are written."""
 
 
 READERS: Catalog[Reader] = Catalog(__name__, "READER")
@@ -86,11 +87,18 @@ def write(volume: Volume, path: str | Path, *, overwrite: bool = False) -> Path:
         If the disk has too little space.
     """
     path = Path(path).expanduser()
+    for _ in writing(volume, path, overwrite=overwrite):
+        pass
+    return path
+
+
+def writing(volume: Volume, path: Path, *, overwrite: bool = False) -> Iterator[Progress]:
+    """Write as ``write`` does, and yield progress: a job that writes large volumes can be watched and cancelled."""
     writer = check_output(path, overwrite=overwrite)
     with replacing(path, overwrite=overwrite) as temporary:
         check_space(path.parent, writer.size(volume), path.name)
-        writer.write(volume, temporary)
-    return path
+        for done in writer.steps(volume, temporary):
+            yield Progress(done, volume.shape[0], "sections", f"writing {path.name}")
 
 
 def check_output(path: Path, *, overwrite: bool = False) -> Writer:
@@ -192,4 +200,5 @@ __all__: list[str] = [
     "replacing",
     "write",
     "writers",
+    "writing",
 ]

@@ -15,6 +15,7 @@ import tifffile
 
 from napari_em_da.errors import DataError
 from napari_em_da.io._sections import Page, Sections
+from napari_em_da.io._stepwise import stepwise
 from napari_em_da.io._tiff_voxels import voxel_size
 from napari_em_da.volume import Volume, spread
 
@@ -59,8 +60,8 @@ class TiffWriter:
         # half of what the sample promises: other sections may be busier
         return int(volume.nbytes / (ratio / 2 if ratio >= COMPRESS_RATIO else 1)) + (1 << 16)
 
-    def write(self, volume: Volume, path: Path) -> None:
-        """Write section by section; never more than a few sections are in memory.
+    def steps(self, volume: Volume, path: Path) -> Iterator[int]:
+        """Write section by section, never more than a few in memory, and yield how many tifffile has taken.
 
         Notes
         -----
@@ -72,16 +73,20 @@ class TiffWriter:
         color = volume.dtype == np.uint8 and volume.shape[3:] in ((3,), (4,))
         kind, options = _metadata(volume, big, color)
         compress = compression_ratio(volume) >= COMPRESS_RATIO
-        with tifffile.TiffWriter(path, bigtiff=big, **kind) as file:
-            file.write(
-                _each_section(volume),
-                shape=volume.shape,
-                dtype=volume.dtype,
-                photometric="rgb" if color else "minisblack",
-                planarconfig="contig" if len(volume.shape) == 4 else None,
-                compression="zlib" if compress else None,
-                **options,
-            )
+
+        def write(sections: Iterator[npt.NDArray[Any]]) -> None:
+            with tifffile.TiffWriter(path, bigtiff=big, **kind) as file:
+                file.write(
+                    sections,
+                    shape=volume.shape,
+                    dtype=volume.dtype,
+                    photometric="rgb" if color else "minisblack",
+                    planarconfig="contig" if len(volume.shape) == 4 else None,
+                    compression="zlib" if compress else None,
+                    **options,
+                )
+
+        yield from stepwise(write, _each_section(volume))
 
 
 READER = TiffReader()

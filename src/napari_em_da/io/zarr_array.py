@@ -58,13 +58,8 @@ class ZarrWriter:
         """Return the bytes needed if nothing compresses."""
         return volume.nbytes
 
-    def write(self, volume: Volume, path: Path) -> None:
-        """Write slab by slab; 16 sections are in memory at a time."""
-        for _ in self.steps(volume, path):
-            pass
-
     def steps(self, volume: Volume, path: Path) -> Iterator[int]:
-        """Write slab by slab, and yield how many sections are written after each."""
+        """Write slab by slab, 16 sections in memory at a time, and yield how many are written after each."""
         import zarr
 
         chunks = tuple(min(c, n) for c, n in zip(CHUNK, volume.shape, strict=False)) + volume.shape[3:]

@@ -11,6 +11,7 @@ import numpy as np
 from napari_em_da.config import ChainConfig, parse
 from napari_em_da.errors import DataError
 from napari_em_da.layers.snapshot import LayerData, Snapshot, snapshot
+from napari_em_da.lazy import computed
 from napari_em_da.metrics._base import Kind
 from napari_em_da.postprocess import Holds, Stack, apply_chain
 
@@ -61,7 +62,7 @@ def postprocess_layer(
     data = class_probabilities(taken, where) if holds == "probabilities" else first.volume.source[where]
     names = ("background", *taken)
     if holds == "labels":
-        names = ("background", *(str(v) for v in range(1, int(data.max()) + 1)))
+        names = ("background", *(str(v) for v in range(1, int(computed(data.max())) + 1)))
     stack = Stack(data, holds, first.volume.voxel_nm, names, tuple(labelled) if section is None else ())
     return _layer(apply_chain(steps, stack), first)
 
@@ -215,7 +216,7 @@ def apply_edit(layer: Any, edit: Any) -> None:
         If the layer no longer holds what the edit was made for.
     """
     data = layer.data
-    if not np.array_equal(np.asarray(data[edit.region]), edit.before):
+    if not np.array_equal(np.asarray(computed(data[edit.region])), edit.before):
         raise DataError("The labels were changed since this edit was prepared; make it again.")
     changed = np.nonzero(edit.before != edit.after)
     where = tuple(index + part.start for index, part in zip(changed, edit.region, strict=True))

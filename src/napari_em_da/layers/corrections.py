@@ -16,7 +16,6 @@ from napari_em_da.events import Finished, Progress
 from napari_em_da.jobs import Job
 from napari_em_da.layers.analysis import class_probabilities
 from napari_em_da.layers.learning import data_folder
-from napari_em_da.layers.paint_values import check_values
 from napari_em_da.layers.snapshot import LayerData, Snapshot, as_file, snapshot, unchanged
 from napari_em_da.layers.view import class_look, run_classes, segment_view
 from napari_em_da.volume import Volume
@@ -129,9 +128,10 @@ def _correct(
     from napari_em_da.workflows.correction_data import PAINT
     from napari_em_da.workflows.correction_plan import next_round
     from napari_em_da.workflows.corrections import correct as job
+    from napari_em_da.workflows.painted import Painted
 
-    RunFolder.open(run)  # before anything is written
-    check_values(painted.volume, run_classes(run), options.get("ignore_label", UNPAINTED))
+    classes = RunFolder.open(run).config().classes
+    Painted.read(painted.volume, classes, options.get("ignore_label", UNPAINTED))  # errors come before files
     out = next_round(run) if out is None else out
     given = {"voxel_nm": image.volume.voxel_nm, **options}
     config = parse(CorrectConfig, {"run": run, "image": "image", "corrections": out / PAINT, "out": out, **given})

@@ -10,6 +10,7 @@ import numpy as np
 
 from napari_em_da.errors import ConfigError, DataError
 from napari_em_da.events import Finished, Progress
+from napari_em_da.io import writing
 from napari_em_da.jobs import Job
 from napari_em_da.layers.analysis import apply_edit
 from napari_em_da.layers.corrections import UNPAINTED, Window
@@ -222,7 +223,7 @@ def _accept(taken: Snapshot, painted: Snapshot | None, before: Snapshot | None, 
     where = da.from_array(inside[0], chunks=(merged.chunks[0],))[:, None, None] & (inside[1][:, None] & inside[2])
     whole = da.where(where, merged, rest)
     out.parent.mkdir(parents=True, exist_ok=True)
-    Volume.from_array(whole, voxel_nm=taken.volume.voxel_nm).save(out)
+    yield from writing(Volume.from_array(whole, voxel_nm=taken.volume.voxel_nm), out)
     data = Volume.open(out).data
     about = {"name": "ground truth", "metadata": {"path": str(out), "ignore_label": UNPAINTED, "accepted": True}}
     yield Finished(((data[0] if taken.flat else data), {**taken.place, **about}, "labels"))

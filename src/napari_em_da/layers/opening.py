@@ -15,6 +15,7 @@ from napari_em_da.jobs import Job
 from napari_em_da.layers.jobs import IN_MEMORY
 from napari_em_da.layers.samples import place_of
 from napari_em_da.layers.snapshot import PLACE, LayerData, smallest, voxel_size
+from napari_em_da.lazy import computed
 from napari_em_da.volume import Volume, VoxelSize, check_voxel_size
 
 if TYPE_CHECKING:
@@ -165,10 +166,10 @@ def _fixed(fix: Fix, data: Any, place: dict[str, Any], order: str, at: tuple[int
             lazy = lazy.astype(np.int32)
     out: Any = lazy
     if kind == "labels" and lazy.nbytes < IN_MEMORY:  # so that it can be painted on
-        small = smallest(Volume.from_array(lazy.compute(scheduler="synchronous"))).read()
+        small = smallest(Volume.from_array(computed(lazy))).read()
         out = small.reshape(lazy.shape)
     elif isinstance(data, np.ndarray):
-        out = lazy.compute(scheduler="synchronous")
+        out = computed(lazy)
     about = {**place, "name": f"{name} ({title})" if title else f"{name} labels"}
     yield Finished((out, about, kind))
 
@@ -195,7 +196,7 @@ def _check_whole(labels: da.Array, name: str) -> Job:
     """Raise a DataError where labels are no whole numbers that an int32 holds."""
     for index in range(labels.shape[0]):
         yield Progress(index, labels.shape[0], "sections", "looking at all values")
-        section = np.asarray(labels[index])
+        section = computed(labels[index])
         wrong = section[~((section == np.round(section)) & (np.abs(section) < 2**31))]
         if wrong.size:
             raise DataError(

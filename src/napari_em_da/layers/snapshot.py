@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from napari_em_da.errors import DataError
 from napari_em_da.events import Event, Notice
+from napari_em_da.io import writing
 from napari_em_da.volume import Volume, VoxelSize
 
 LayerData = tuple[Any, dict[str, Any], str]
@@ -130,7 +131,7 @@ def as_file(taken: Snapshot, path: Path, *, exact: bool) -> Generator[Event, Non
     volume = taken.volume
     if exact and volume.dtype.kind in "ui":
         volume = smallest(volume)
-    volume.save(path, overwrite=True)
+    yield from writing(volume, path, overwrite=True)
     return path
 
 

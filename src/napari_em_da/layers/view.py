@@ -17,6 +17,7 @@ from napari_em_da.io import working_store
 from napari_em_da.jobs import Job
 from napari_em_da.layers.jobs import _file_name, free_name
 from napari_em_da.layers.snapshot import LayerData, Snapshot, snapshot
+from napari_em_da.lazy import computed
 from napari_em_da.volume import Volume
 
 Box = tuple[slice, slice, slice]
@@ -254,7 +255,7 @@ class GrowingLabels:
 
         scores = np.moveaxis(self._arrays["probabilities"][:, z], 0, -1)[None]
         sized = resize_sections(da.from_array(scores), self.shape[1:])
-        return np.asarray(self._table[sized.compute(scheduler="synchronous")[0].argmax(-1)])
+        return np.asarray(self._table[computed(sized)[0].argmax(-1)])
 
 
 def growing_layer(labels: GrowingLabels, image: Snapshot, classes: Mapping[str, Sequence[int]]) -> LayerData:

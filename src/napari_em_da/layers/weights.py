@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from napari_em_da.layers.snapshot import LayerData, snapshot
+from napari_em_da.lazy import computed
 
 IN_MEMORY = 1 << 30  # bytes of class indices that are kept in memory
 
@@ -39,7 +40,7 @@ def weight_map_layer(
     source, ignore = SectionWeights(taken, classes, params.pop("ignore_index", 255)).indices()
     weights = weight_map(source[0] if taken.flat else source, kind, ignore_index=ignore, **params)
     section = weights if weights.ndim == 2 else weights[len(weights) // 2]
-    high = float(section.max() if hasattr(weights, "dask") else weights.max())
+    high = float(computed(section.max()) if hasattr(weights, "dask") else weights.max())
     return weight_layer(weights, f"{taken.volume.name} {kind} weights", high, taken.place, kind, params)
 
 
@@ -106,7 +107,7 @@ class SectionWeights:
 
         if self._indices is None:
             lazy = class_indices(self.taken.volume, self._classes, self.ignore_label)
-            self._indices = lazy.compute() if lazy.nbytes < IN_MEMORY else lazy
+            self._indices = computed(lazy) if lazy.nbytes < IN_MEMORY else lazy
         return self._indices, IGNORE
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from napari_em_da.config import ScoringConfig
 from napari_em_da.errors import DataError
+from napari_em_da.lazy import computed
 
 Empty = Literal["nan"] | int
 Kind = Literal["membrane", "object", "instances"]
@@ -106,5 +107,5 @@ def regions(array: Any) -> Iterator[Region]:
 def load(array: Any, region: Region) -> npt.NDArray[Any]:
     """Read one region into memory."""
     block = array[region]
-    block = np.asarray(block.compute(scheduler="synchronous") if hasattr(block, "compute") else block)
+    block = np.asarray(computed(block))
     return np.ascontiguousarray(block, block.dtype.newbyteorder("="))  # compiled kernels know this byte order alone

@@ -25,6 +25,7 @@ from napari_em_da.config import Count, NonNegative, Positive
 from napari_em_da.config import Options as Base
 from napari_em_da.errors import ConfigError, DataError, ResourceError
 from napari_em_da.events import Progress
+from napari_em_da.lazy import computed
 from napari_em_da.metrics._base import load
 from napari_em_da.postprocess._base import Stack, Step, Work, per_block, whole_sections
 from napari_em_da.postprocess._mpp import Order, Rule, Section, repaired
@@ -225,7 +226,7 @@ class _Written:
 
         def read(block_info: Any) -> npt.NDArray[Any]:
             where = tuple(slice(*part) for part in block_info[None]["array-location"])
-            return np.asarray(self.array[where])
+            return np.asarray(computed(self.array[where]))
 
         dtype = self.array.dtype
         name = f"mpp-{uuid.uuid4().hex}"

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_em_da.errors import ConfigError, DataError, ResourceError
+from napari_em_da.lazy import computed
 from napari_em_da.project.chunks import METADATA, Chunks, Index, Region, shared, slabs, whole, within
 from napari_em_da.project.edited import Edited
 from napari_em_da.project.files import PARTIAL, check_space, replace_file, saving, sync_files, write_bytes
@@ -207,7 +208,7 @@ class StrokeStore:
         """Return the files of the chunks in a box (of whole chunks) that differ from those saved."""
         files: dict[str, bytes] = {}
         for part in slabs(box):
-            new, old = np.asarray(array[part]).astype(self.dtype), self.read(part)
+            new, old = np.asarray(computed(array[part])).astype(self.dtype), self.read(part)
             different = new != old
             if not different.any():
                 continue
@@ -223,7 +224,7 @@ class StrokeStore:
         """Widen the type of the stored labels if those in a box need it: a viewer can convert a layer's type."""
         if np.can_cast(dtype, self.dtype) or dtype.kind == "b":
             return
-        limits, parts = np.iinfo(self.dtype), (np.asarray(array[part]) for part in slabs(box))
+        limits, parts = np.iinfo(self.dtype), (np.asarray(computed(array[part])) for part in slabs(box))
         if dtype.kind in "ui" and all(limits.min <= p.min() and p.max() <= limits.max for p in parts if p.size):
             return
         wide = np.promote_types(dtype, self.dtype)
@@ -286,7 +287,7 @@ class StrokeStore:
         write_bytes(folder / METADATA, self.chunks.metadata, sync=False)
         written = [folder / METADATA]
         for part in () if array is None else slabs(whole(self.shape)):
-            labels = np.asarray(array[part]).astype(self.dtype, copy=False)
+            labels = np.asarray(computed(array[part])).astype(self.dtype, copy=False)
             blocks = {i: labels[shared(self.chunks.region(i), part)[1]] for i in self.chunks.touching(part)}
             full = {index: block for index, block in blocks.items() if block.any()}  # an absent chunk is zeros
             for key, data in self.chunks.encode(full).items():

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from napari_em_da.augment.geometry import Box
 from napari_em_da.errors import DataError
+from napari_em_da.lazy import computed
 
 Array = npt.NDArray[Any]
 IGNORE = 255
@@ -78,7 +79,7 @@ def class_voxels(labels: Sliceable, region: Box, classes: int, name: str = "labe
     keep = dict.fromkeys(range(classes), 1.0)
     _, height, width = labels.shape
     for z in range(region[0].start, region[0].stop):
-        section = np.asarray(labels[z, region[1], region[2]])
+        section = np.asarray(computed(labels[z, region[1], region[2]]))
         present = np.unique(section)
         if (wrong := present[(present != IGNORE) & ((present < 0) | (present >= classes))]).size:
             known = f"labels are 0 to {classes - 1}, and {IGNORE} for not annotated"

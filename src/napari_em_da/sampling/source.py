@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from napari_em_da.augment.geometry import Box
 from napari_em_da.errors import ConfigError, DataError
+from napari_em_da.lazy import computed
 from napari_em_da.sampling.positions import Sliceable, class_voxels
 from napari_em_da.volume import Intensity, Volume
 
@@ -80,7 +81,7 @@ class Prepared(NamedTuple):
         inner = [slice(max(b.start, r.start), min(b.stop, r.stop)) for b, r in zip(box, self.region, strict=True)]
         if all(s.stop > s.start for s in inner):
             local = tuple(slice(s.start - b.start, s.stop - b.start) for s, b in zip(inner, box, strict=True))
-            block[local] = np.asarray(array[tuple(inner)])
+            block[local] = np.asarray(computed(array[tuple(inner)]))
         return block
 
 

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from napari_em_da.lazy import computed
 from napari_em_da.suggestions._choice import Box
 
 Float = npt.NDArray[np.float64]
@@ -161,7 +162,7 @@ def span(image: Any) -> tuple[float, float]:
     """Return robust limits of the intensities, from some sections."""
     depth = int(image.shape[0])
     stride = max(1, max(image.shape[1:]) // 512)
-    parts = [np.asarray(image[z, ::stride, ::stride]) for z in sorted({0, depth // 2, depth - 1})]
+    parts = [np.asarray(computed(image[z, ::stride, ::stride])) for z in sorted({0, depth // 2, depth - 1})]
     low, high = np.percentile(np.concatenate([part.ravel() for part in parts]), (1, 99))
     return float(low), float(max(high, low + 1e-6))
 
@@ -185,8 +186,7 @@ class Block:
 
     def read(self, array: Any, z: int) -> npt.NDArray[np.float32]:
         """Read the block of one section."""
-        part = array[(z, *self.area)]
-        part = part.compute(scheduler="synchronous") if hasattr(part, "compute") else part
+        part = computed(array[(z, *self.area)])
         return np.nan_to_num(np.asarray(part, np.float32))
 
     def mean(self, values: Any) -> Float:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_em_da.lazy import computed
 from napari_em_da.weights._stack import Block, Depth, LabelStack, T
 
 KEPT_BYTES = 1 << 28  # of what was prepared for sections, the last one looked at among them
@@ -126,8 +127,7 @@ class OneSection(LabelStack):
 
     def _kept(self, key: object, compute: Callable[[], Any]) -> Any:
         if key not in self.memory:
-            found = compute()
-            self.memory[key] = found.compute(scheduler="synchronous") if hasattr(found, "dask") else found
+            self.memory[key] = computed(compute())
         return self.memory[key]
 
     def _prepared(self, prepare: partial[Any], block: Block, low: int) -> Any:
@@ -141,8 +141,7 @@ class OneSection(LabelStack):
         return found
 
     def _read(self, low: int, high: int) -> Block:
-        labels = self.array[low:high]
-        block: Block = labels.compute(scheduler="synchronous") if hasattr(labels, "dask") else labels
+        block: Block = computed(self.array[low:high])
         return block
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from napari_em_da.config import LabelledConfig, TrainConfig
 from napari_em_da.errors import DataError
+from napari_em_da.lazy import computed
 from napari_em_da.sampling.positions import IGNORE
 from napari_em_da.volume import Volume
 from napari_em_da.workflows.label_fraction import why_absent
@@ -44,7 +45,7 @@ def count_classes(labels: Any) -> npt.NDArray[np.int64]:
     """Count class indices block by block."""
     total = np.zeros(256, np.int64)
     for block in labels.to_delayed().ravel():
-        total += np.bincount(block.compute(scheduler="synchronous").ravel(), minlength=256)
+        total += np.bincount(computed(block).ravel(), minlength=256)
     return total
 
 

@@ -16,6 +16,7 @@ import torch
 from napari_em_da.events import Event
 from napari_em_da.inference import Outputs, Prediction, predict
 from napari_em_da.jobs import forward
+from napari_em_da.lazy import computed
 from napari_em_da.metrics.overlap import confusion_matrix
 from napari_em_da.models._base import SegmentationNet
 from napari_em_da.sampling import Sample
@@ -125,7 +126,7 @@ def predict_view(network: SegmentationNet, plan: Plan, view: View) -> Generator[
         )
         section: Any = prediction.probabilities().data[z - sections.start : z - sections.start + 1]
         section = section if factor is None else resize_sections(section, crop.shape[1:3])
-        probs = np.asarray(section.compute(scheduler="synchronous"))[0]
+        probs = np.asarray(computed(section))[0]
     own = tuple(slice(i.start - a.start, i.stop - a.start) for i, a in zip(inner, area, strict=True))
     return np.asarray(probs[own].argmax(-1), np.uint8)
 

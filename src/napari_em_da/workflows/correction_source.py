@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_em_da.augment.intensity import match_histogram
+from napari_em_da.lazy import computed
 from napari_em_da.sampling import Sample, Sampler, Source
 from napari_em_da.volume import Intensity, Volume
 from napari_em_da.workflows.correction_data import settings
@@ -117,7 +118,7 @@ def block(
     depth = min(item.image.shape[0], max(count, ceil(plan.patch[0] * step)))
     start = max(0, min((min(used) + max(used) + 1 - depth) // 2, item.image.shape[0] - depth))
     for z in range(start, start + depth):
-        yield z, np.asarray(item.labels[z, y, x])
+        yield z, np.asarray(computed(item.labels[z, y, x]))
 
 
 def spread_out(item: LabelledVolume, count: int, y: slice, x: slice) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
@@ -126,7 +127,7 @@ def spread_out(item: LabelledVolume, count: int, y: slice, x: slice) -> Iterator
     order = list(dict.fromkeys(used[int(len(used) * (i * GOLDEN % 1))] for i in range(8 * SEARCHED)))
     empty = []
     for z in order[:SEARCHED]:
-        labels = np.asarray(item.labels[z, y, x])
+        labels = np.asarray(computed(item.labels[z, y, x]))
         if (labels != IGNORE).any():
             yield z, labels
             count -= 1

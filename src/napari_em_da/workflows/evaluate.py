@@ -14,6 +14,7 @@ from napari_em_da.errors import ConfigError, DataError
 from napari_em_da.events import Finished, Notice, Progress, Saved
 from napari_em_da.io import replacing
 from napari_em_da.jobs import Job
+from napari_em_da.lazy import computed
 from napari_em_da.metrics import Scores, check_names, evaluate_arrays, families
 from napari_em_da.volume import Volume, VoxelSize
 from napari_em_da.workflows.plan import class_indices
@@ -168,7 +169,7 @@ def which_classes(config: EvaluateConfig, prediction: Volume, labels: Volume) ->
     values: set[int] = set()
     for volume in (prediction, labels):
         for block in volume.data.to_delayed().ravel():
-            values |= {int(v) for v in np.unique(block.compute(scheduler="synchronous"))}
+            values |= {int(v) for v in np.unique(computed(block))}
     values -= {0, config.ignore_label if config.ignore_label is not None else 0}
     if not values:
         raise DataError("Both volumes hold only the background value 0; there is nothing to compare.")
@@ -186,9 +187,9 @@ def write_overlay(path: Path, image: Path | None, found: Any, truth: Any) -> Non
 
     from napari_em_da.metrics.overlay import overlay
 
-    per_section = [int((truth[z].compute(scheduler="synchronous") == 1).sum()) for z in range(truth.shape[0])]
+    per_section = [int((computed(truth[z]) == 1).sum()) for z in range(truth.shape[0])]
     z = int(np.argmax(per_section))
-    predicted, labels = (np.asarray(a[z].compute(scheduler="synchronous")) for a in (found, truth))
+    predicted, labels = (np.asarray(computed(a[z])) for a in (found, truth))
     below = np.zeros(labels.shape, np.float32)
     if image is not None:
         below = Volume.open(image).read((slice(z, z + 1),))[0].astype(np.float32)

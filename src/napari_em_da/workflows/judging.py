@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from napari_em_da.lazy import computed
 from napari_em_da.models._base import SegmentationNet
 from napari_em_da.selection import DEFAULT_CRITERIA, scores
 from napari_em_da.selection._base import Probs, Reference
@@ -164,7 +165,7 @@ def label_sections(labels: Any, factor: float | None) -> Iterator[npt.NDArray[np
     """Yield up to 24 evenly spread sections of class indices, at the training's pixel size (nearest neighbour)."""
     depth = labels.shape[0]
     for z in np.unique(np.linspace(0, depth - 1, min(depth, REFERENCE_SECTIONS)).round().astype(int)):
-        section = np.asarray(labels[int(z)])
+        section = np.asarray(computed(labels[int(z)]))
         if factor is not None:
             size = tuple(max(1, round(n * factor)) for n in section.shape[::-1])
             section = cv2.resize(section, size, interpolation=cv2.INTER_NEAREST)

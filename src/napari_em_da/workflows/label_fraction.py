@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from napari_em_da.config import LabelledConfig
+from napari_em_da.lazy import computed
 from napari_em_da.sampling.positions import IGNORE
 from napari_em_da.volume import Volume
 
@@ -41,7 +42,7 @@ def chosen_sections(annotated: Sequence[int], fraction: float, seed: int) -> tup
 
 def annotated_sections(labels: Any) -> tuple[int, ...]:
     """Return the sections of class indices (Z, Y, X; dask, 255 where not annotated) that hold any annotation."""
-    known = (labels != IGNORE).any(axis=(1, 2)).compute(scheduler="synchronous")
+    known = computed((labels != IGNORE).any(axis=(1, 2)))
     return tuple(int(z) for z in np.flatnonzero(known))
 
 
@@ -68,4 +69,4 @@ def why_absent(members: Sequence[int], source: Sequence[LabelledConfig]) -> str 
 def _holds(item: LabelledConfig, members: Sequence[int]) -> bool:
     import dask.array as da
 
-    return bool(da.isin(Volume.open(item.labels).data, list(members)).any().compute(scheduler="synchronous"))
+    return bool(computed(da.isin(Volume.open(item.labels).data, list(members)).any()))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_em_da.lazy import computed
 from napari_em_da.metrics._base import Pair, load
 from napari_em_da.metrics._error_map import NAMES, of_section, split_merge_map
 from napari_em_da.metrics._sections import Section, sections
@@ -92,7 +93,7 @@ def errors(
     else:
         ignored = pair.ignored(ids=True)
         whole = split_merge_map(pair.prediction, pair.labels, kind=pair.kind, ignored=ignored, mask=pair.mask)
-        maps = [np.asarray(whole[z]) for z in shown]
+        maps = [np.asarray(computed(whole[z])) for z in shown]
     pictures = [_coloured(codes, _plane(image, z)) for z, codes in zip(shown, maps, strict=True)]
     what = {NAMES[code]: colour for code, colour in ERRORS.items()}
     montage(path, pictures, shown, what, pair.spacing)

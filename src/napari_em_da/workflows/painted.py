@@ -35,14 +35,15 @@ class Painted:
 
     @classmethod
     def read(cls, volume: Volume, classes: Mapping[str, tuple[int, ...]], ignore: int) -> Painted:
-        """Read a label volume section by section; values of no class are background.
+        """Read a label volume section by section; 0 is background.
 
         Raises
         ------
         ConfigError
             If the value of unpainted voxels is that of a class.
         DataError
-            If the volume is not one of integers (Z, Y, X).
+            If the volume is not one of integers (Z, Y, X), or holds a value of no class, which would otherwise be
+            learned as background.
         """
         values = class_values(classes)
         if any(ignore in members for members in values):
@@ -59,6 +60,13 @@ class Painted:
             for index, members in enumerate(values, start=1):
                 indices[np.isin(section, members)] = index
             indices[section == ignore] = IGNORE
+            strange = section[(indices == 0) & (section != 0)]
+            if strange.size:
+                found = ", ".join(str(value) for value in np.unique(strange)[:5])
+                raise DataError(
+                    f"The corrections {volume.name!r} hold {found} in section {z}, which is no class of the run. Paint "
+                    "it over with a class, or erase it; nothing was learned from it."
+                )
             sections[z] = (0, 0, indices)
         depth, height, width = volume.shape
         return cls((depth, height, width), sections).trimmed()

@@ -12,7 +12,7 @@ from typing import Any
 
 from napari_em_da.config import PostprocessConfig
 from napari_em_da.events import Event, Finished, Notice, Progress, Saved
-from napari_em_da.io import check_output
+from napari_em_da.io import check_output, writing
 from napari_em_da.io.zarr_array import WRITER as ZARR
 from napari_em_da.jobs import Job
 from napari_em_da.postprocess import Holds, resolve, work_through
@@ -80,7 +80,7 @@ def save(volume: Volume, output: Path, working: Path, *, overwrite: bool) -> Ite
         for done in ZARR.steps(volume, store):
             yield Progress(done, volume.shape[0], "sections", "computing")
         volume = replace(Volume.open(store), voxel_nm=volume.voxel_nm, name=volume.name)
-    volume.save(output, overwrite=overwrite)
+    yield from writing(volume, output, overwrite=overwrite)
     yield Saved(output, "volume")
 
 

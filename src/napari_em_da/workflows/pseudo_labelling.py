@@ -14,6 +14,7 @@ from napari_em_da.inference.predict import predict
 from napari_em_da.inference.store import Outputs, Prediction
 from napari_em_da.io.zarr_array import ATTRIBUTE, AXES
 from napari_em_da.jobs import forward
+from napari_em_da.lazy import computed
 from napari_em_da.losses._base import IGNORE
 from napari_em_da.methods.entropy import RAREST
 from napari_em_da.methods.pseudo_labels import LEVELS, PseudoLabelsOptions, accept, count_levels, thresholds_of
@@ -86,7 +87,7 @@ def find_levels(
     done = 0
     for data in probabilities:
         for z in range(data.shape[0]):
-            counts += count_levels(np.asarray(data[z].compute(scheduler="synchronous"), np.float32))
+            counts += count_levels(np.asarray(computed(data[z]), np.float32))
             done += 1
             yield Progress(done, total, "sections", "thresholds")
     prior = np.maximum(plan.prior, RAREST)
@@ -118,7 +119,7 @@ def write_labels(
     for start in range(0, depth, step):
         stop = min(depth, start + step)
         low = max(0, start - continuity)
-        block = probabilities[low : stop + continuity].compute(scheduler="synchronous")
+        block = computed(probabilities[low : stop + continuity])
         labels = accept(np.asarray(block, np.float32), options, levels, continuity=continuity)
         array[start:stop] = labels[start - low : stop - low]
         yield Progress(stop, depth, "sections", "pseudo-labels")

@@ -14,8 +14,9 @@ from napari_em_da.config import ImageConfig, SegmentConfig
 from napari_em_da.events import Finished, Notice, Progress, Saved
 from napari_em_da.inference.predict import predict
 from napari_em_da.inference.store import Outputs, Prediction
-from napari_em_da.io import check_output, working_store
+from napari_em_da.io import check_output, working_store, writing
 from napari_em_da.jobs import Job, forward
+from napari_em_da.lazy import computed
 from napari_em_da.sampling.source import SAME_SPACING
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.volume import Volume
@@ -97,17 +98,17 @@ def segment(config: SegmentConfig) -> Job:
         return np.asarray(table[block])
 
     for z in range(indices.shape[0]):
-        counts += np.bincount(indices[z].compute(scheduler="synchronous").ravel(), minlength=len(values))
+        yield Progress(z, indices.shape[0], "sections", "counting")
+        counts += np.bincount(computed(indices[z]).ravel(), minlength=len(values))
     labels = Volume(indices.map_blocks(translate, dtype=table.dtype), volume.voxel_nm, config.output.stem)
-    labels.save(config.output, overwrite=config.overwrite)
+    yield from writing(labels, config.output, overwrite=config.overwrite)
     yield Saved(config.output, "labels")
     classes = {name: tuple(members) for name, members in info["classes"].items()}
     recorded = {name: members[:1] for name, members in classes.items()}
     write_sidecar(config.output, recorded, "labels", run=folder.path, checkpoint=config.checkpoint)
     if config.probabilities is not None:
-        Volume(probabilities, volume.voxel_nm, config.probabilities.stem).save(
-            config.probabilities, overwrite=config.overwrite
-        )
+        scores = Volume(probabilities, volume.voxel_nm, config.probabilities.stem)
+        yield from writing(scores, config.probabilities, overwrite=config.overwrite)
         write_sidecar(config.probabilities, recorded, "probabilities", run=folder.path, checkpoint=config.checkpoint)
         yield Saved(config.probabilities, "probabilities")
     prediction.remove()

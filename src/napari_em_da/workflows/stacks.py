@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_em_da.errors import DataError
+from napari_em_da.lazy import computed
 from napari_em_da.postprocess import Holds, Stack
 from napari_em_da.postprocess._base import check_probabilities
 from napari_em_da.volume import Volume, VoxelSize
@@ -43,7 +44,7 @@ def open_stack(
     stack, classes = stack_of(Volume.open(path, voxel_nm=voxel_nm), read_sidecar(path), holds=holds, labelled=labelled)
     data = stack.data
     if data.size * data.dtype.itemsize <= in_memory_gib * 2**30:
-        data = data.compute(scheduler="synchronous")
+        data = computed(data)
     else:
         data = data.rechunk({axis: min(size, data.shape[axis]) for axis, size in enumerate(BLOCK)})
     return stack.with_data(data), classes

@@ -12,6 +12,7 @@ from napari_em_da.augment.intensity import match_histogram
 from napari_em_da.config import SamplingConfig, TrainConfig
 from napari_em_da.errors import DataError
 from napari_em_da.events import Event, Notice, Progress
+from napari_em_da.lazy import computed
 from napari_em_da.sampling import Sampler, Source
 from napari_em_da.selection._base import Reference
 from napari_em_da.training.folder import RunFolder
@@ -139,7 +140,9 @@ def labelled(part: Source) -> bool:
     """Return whether the part's region holds an annotated voxel."""
     z, y, x = part.region
     sections = range(z.start, z.stop)
-    return part.labels is not None and any((np.asarray(part.labels[i, y, x]) != IGNORE).any() for i in sections)
+    return part.labels is not None and any(
+        (computed(part.labels[i, y, x]) != IGNORE).any() for i in sections
+    )
 
 
 def split(shape: tuple[int, ...], sampling: SamplingConfig) -> tuple[Region, Region | None]:
@@ -156,7 +159,7 @@ def load_maps(item: LabelledVolume, config: TrainConfig) -> tuple[Any, Any]:
     labels, weights = item.labels, None
     fits = labels.nbytes * 5 < memory_budget()
     if fits:
-        labels = np.asarray(labels.compute(scheduler="synchronous"))
+        labels = np.asarray(computed(labels))
     w = config.weights
     if w.kind is not None:
         weights = weight_map(labels, w.kind, floor=w.floor, scale=w.scale, ignore_index=IGNORE, **w.params)

@@ -21,6 +21,7 @@ from napari_em_da.events import Finished, Notice, Progress
 from napari_em_da.inference.look import Piece, look
 from napari_em_da.inference.predict import Ready
 from napari_em_da.jobs import Job
+from napari_em_da.lazy import computed
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.volume import Intensity, Volume
 from napari_em_da.workflows.segment import resample, resize_sections, scale_factor, spacing_step
@@ -149,7 +150,7 @@ def back(scores: npt.NDArray[np.float32], size: tuple[int, ...], box: Box) -> np
     import dask.array as da
 
     whole = resize_sections(da.from_array(np.moveaxis(scores, 0, -1), chunks=(1, -1, -1, -1)), size)
-    cut: npt.NDArray[np.float32] = whole[:, box[1], box[2]].compute(scheduler="synchronous")
+    cut: npt.NDArray[np.float32] = computed(whole[:, box[1], box[2]])
     return np.ascontiguousarray(np.moveaxis(cut, -1, 0))
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from napari_em_da.events import Event, Preview
+from napari_em_da.lazy import computed
 from napari_em_da.models._base import SegmentationNet
 from napari_em_da.volume import Volume
 from napari_em_da.workflows.plan import Plan
@@ -102,7 +103,7 @@ def resized(sections: npt.NDArray[np.float32], size: tuple[int, ...]) -> npt.NDA
     import dask.array as da
 
     lazy = resize_sections(da.from_array(sections, chunks=(1, *sections.shape[1:])), size)
-    return np.ascontiguousarray(lazy.compute(scheduler="synchronous"), np.float32)
+    return np.ascontiguousarray(computed(lazy), np.float32)
 
 
 def within(shape: tuple[int, ...], region: Region, most: int) -> Region | None:
