@@ -140,9 +140,7 @@ def labelled(part: Source) -> bool:
     """Return whether the part's region holds an annotated voxel."""
     z, y, x = part.region
     sections = range(z.start, z.stop)
-    return part.labels is not None and any(
-        (computed(part.labels[i, y, x]) != IGNORE).any() for i in sections
-    )
+    return part.labels is not None and any((computed(part.labels[i, y, x]) != IGNORE).any() for i in sections)
 
 
 def split(shape: tuple[int, ...], sampling: SamplingConfig) -> tuple[Region, Region | None]:
