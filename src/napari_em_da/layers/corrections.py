@@ -130,7 +130,8 @@ def _correct(
     from napari_em_da.workflows.corrections import correct as job
     from napari_em_da.workflows.painted import Painted
 
-    classes = RunFolder.open(run).config().classes
+    RunFolder.open(run)
+    classes = {name: tuple(members) for name, members in run_classes(run).items()}
     Painted.read(painted.volume, classes, options.get("ignore_label", UNPAINTED))  # errors come before files
     out = next_round(run) if out is None else out
     given = {"voxel_nm": image.volume.voxel_nm, **options}
