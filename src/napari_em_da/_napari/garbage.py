@@ -2,8 +2,8 @@
 
 Once napari, torch and what they bring are loaded, a full collection looks at some 700 000 objects that will never be
 garbage, for 0.4 to 0.5 s, and napari asks for one whenever a layer goes. Python can be told to pass over what exists
-(``gc.freeze``). The price: of that, what refers to itself is not found when it goes; for layers and their volumes that
-would be a leak, so the removal of a layer that was there takes it back.
+(``gc.freeze``). The price: of that, what refers to itself is not found when it goes; for a volume in memory that would
+be a leak, so the removal of a layer that was there and holds one takes it back.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ import sys
 import weakref
 from typing import Any
 
+import numpy as np
+
 NEW_MODULES = 100  # so many more than the last time are worth it
+LARGE_BYTES = 16 << 20  # more than a section, which a preview holds
 
 
 class Garbage:
@@ -46,7 +49,7 @@ class Garbage:
 
     def _removing(self, event: Any) -> None:
         layer = self._viewer.layers[event.index]
-        if layer in self._there:
+        if layer in self._there and held_bytes(layer) > LARGE_BYTES:
             self._going.add(layer)  # nothing is frozen again before the collector has taken it
             self._thaw()
 
@@ -56,4 +59,10 @@ class Garbage:
         gc.unfreeze()
 
 
-__all__ = ["NEW_MODULES", "Garbage"]
+def held_bytes(layer: Any) -> int:
+    """Return the memory that the data of a layer takes; lazy arrays take none."""
+    levels = layer.data if getattr(layer, "multiscale", False) else [layer.data]
+    return sum(level.nbytes for level in levels if isinstance(level, np.ndarray))
+
+
+__all__ = ["LARGE_BYTES", "NEW_MODULES", "Garbage", "held_bytes"]

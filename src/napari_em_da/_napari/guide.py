@@ -55,6 +55,7 @@ class GuideDock(QWidget):
         apply_settings(self.settings)
         self.keeper, self.garbage = Keeper(self.session), Garbage(napari_viewer)
         self.pages: dict[str, Page] = {}
+        self._panels: dict[str, list[JobPanel]] = {}
         self.done: set[str] = set()
         self.stack = QStackedWidget()
         self.stepper = Stepper(list(PAGES), [name.capitalize() for name in PAGES])
@@ -133,7 +134,7 @@ class GuideDock(QWidget):
                     form.editors["device"].set(self.settings.device)
             page.restore(self._restored.pop(name, {}))
             page.edited.connect(self._save.start)
-            self.pages[name] = page
+            self.pages[name], self._panels[name] = page, page.findChildren(JobPanel)
             self.stack.addWidget(page)
         return self.pages[name]
 
@@ -147,7 +148,7 @@ class GuideDock(QWidget):
         for name in PAGES:
             page = self.pages.get(name)
             running = page is not None and page.busy
-            if page is not None and not running and has_finished(page):
+            if page is not None and not running and (page.done() or any(map(has_finished, self._panels[name]))):
                 self.done.add(name)
             self.stepper.mark(name, done=name in self.done or is_done(self.session, name), running=running)
 
@@ -306,9 +307,9 @@ def is_done(session: Session, name: str) -> bool:
     return found.get(name) is not None
 
 
-def has_finished(page: Page) -> bool:
-    """Return whether a job of the page has come to its end."""
-    return page.done() or any(panel.bar.format() == "done" for panel in page.findChildren(JobPanel))
+def has_finished(panel: JobPanel) -> bool:
+    """Return whether a job has come to its end."""
+    return panel.bar.format() == "done"
 
 
 __all__ = ["PAGES", "GuideDock"]

@@ -298,7 +298,7 @@ def made_of(taken: layers.Snapshot, run: Path, options: dict[str, Any]) -> objec
 
 def shares(result: Any) -> str:
     """Say how much of a view each class covers."""
-    found = {name: float(np.isin(result.labels, values[:1]).mean()) for name, values in result.classes.items()}
+    found = {name: float((result.labels == values[0]).mean()) for name, values in result.classes.items()}
     return ", ".join(f"{name} {100 * share:.1f} %" for name, share in found.items())
 
 

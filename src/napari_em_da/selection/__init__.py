@@ -46,8 +46,12 @@ def scores(evidence: Evidence, names: Sequence[str] | None = None) -> dict[str, 
     DataError
         If a named criterion needs a part of the evidence that is missing.
     """
-    chosen = names if names is not None else [n for n in CRITERIA if CRITERIA[n].possible(evidence)]
-    return {name: CRITERIA[name](evidence) for name in chosen}
+    return {name: CRITERIA[name](evidence) for name in (possible(evidence) if names is None else names)}
 
 
-__all__ = ["CRITERIA", "DEFAULT_CRITERIA", "scores"]
+def possible(evidence: Evidence) -> list[str]:
+    """Return the names of the criteria that the evidence allows."""
+    return [name for name in CRITERIA if CRITERIA[name].possible(evidence)]
+
+
+__all__ = ["CRITERIA", "DEFAULT_CRITERIA", "possible", "scores"]

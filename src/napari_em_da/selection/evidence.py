@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 import torch
@@ -50,15 +50,35 @@ def collect(
     DataError
         If there is no window, or the predictions are not what `Evidence` expects.
     """
+    steps = collecting(predict, windows, reference, twins=twins, before=before, seed=seed)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            evidence: Evidence = end.value
+            return evidence
+
+
+def collecting(
+    predict: Predict,
+    windows: Sequence[Tensor],
+    reference: Reference,
+    *,
+    twins: bool = True,
+    before: Probs | None = None,
+    seed: int = 0,
+) -> Generator[int, None, Evidence]:
+    """Collect as ``collect`` does, and yield how many batches are predicted after each: a job can stop there."""
     if not windows:
         raise DataError("There is no target window to judge a candidate by; give at least one.")
     rng = np.random.default_rng(seed)
     probs, others = [], []
-    with torch.inference_mode():
-        for batch in windows:
+    for done, batch in enumerate(windows, start=1):
+        with torch.inference_mode():  # not across a yield: whoever is asked for the next step would be in it
             probs.append(_sections(predict(batch)))
             if twins:
                 others.append(_sections(_twin(predict, batch, rng)))
+        yield done
     return Evidence(np.concatenate(probs), np.concatenate(others) if others else None, reference, before)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from napari_em_da.training.folder import RunFolder
 from napari_em_da.training.schedule import learning_rate_factor
 
 # Its Metric may hold "score", whose highest value is kept as ``best``, and "collapsed", which ends the run.
-Validate = Callable[[Method, int], Iterator[Event]]
+Validate = Callable[[Method, int], Generator[Event, None, None]]
 
 
 @dataclass
@@ -102,8 +102,9 @@ def fit(
             if state.step > state.validated and (state.step % config.validate_every == 0 or last):
                 score = None
                 stop = False
-                with averaged(method.network, average):
-                    for event in validate(method, state.step):
+                # closed before what is cancelled is saved: a validation may have changed the network for its time
+                with averaged(method.network, average), closing(validate(method, state.step)) as validation:
+                    for event in validation:
                         if isinstance(event, Metric):
                             folder.log(event.step, event.values)
                             score = event.values.get("score", score)

@@ -22,10 +22,10 @@ from napari_em_da.sampling import Sample, Sampler, Source
 from napari_em_da.selection import CRITERIA
 from napari_em_da.selection._base import Reference
 from napari_em_da.selection.calibration import Calibration, Expected
-from napari_em_da.selection.evidence import Predict, collect
+from napari_em_da.selection.evidence import Predict, collecting
 from napari_em_da.selection.ranking import SOURCE_ONLY
 from napari_em_da.training.folder import RunFolder
-from napari_em_da.workflows.judging import Record
+from napari_em_da.workflows.judging import Record, gathering
 from napari_em_da.workflows.plan import Plan, make_plan
 from napari_em_da.workflows.streams import labelled, load_maps, reference, split
 from napari_em_da.workflows.validation import iou_values
@@ -196,12 +196,13 @@ def calibrate(
     count = len(reference.names) + 1
     pairs = []
     for number, shift in enumerate(ladder):
-        yield Progress(number, len(ladder), "shifts", "expected quality")
+        here = Progress(number, len(ladder), "shifts", "expected quality")
+        yield here
         shifted = torch.from_numpy(shift(sections, number).reshape(stack.shape))
         windows = list(shifted.split([len(image) for image in images]))
         if renew is not None:
             renew_statistics(renew, predict, windows)
-        evidence = collect(predict, windows, reference, seed=number)
+        evidence = yield from gathering(collecting(predict, windows, reference, seed=number), here)
         matrix = confusion_matrix(evidence.labels, truth, range(count))[:count, :count]
         pairs.append((CRITERIA[criterion](evidence), iou_values(matrix, list(reference.names))["val/iou"]))
     yield Progress(len(ladder), len(ladder), "shifts", "expected quality")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from napari_em_da.events import Event, Progress
 from napari_em_da.lazy import computed
 from napari_em_da.models._base import SegmentationNet
-from napari_em_da.selection import DEFAULT_CRITERIA, scores
-from napari_em_da.selection._base import Probs, Reference
-from napari_em_da.selection.evidence import collect
+from napari_em_da.selection import DEFAULT_CRITERIA, possible, scores
+from napari_em_da.selection._base import Evidence, Probs, Reference
+from napari_em_da.selection.evidence import collecting
 from napari_em_da.selection.guards import Guards, collapsed, vitals
 from napari_em_da.selection.ranking import SOURCE_ONLY, Candidate, Choice, choose, report
 from napari_em_da.training import checkpoint
@@ -114,20 +115,24 @@ class Judge:
         step: int,
         source_iou: float | None,
         matched_iou: float | None = None,
-    ) -> dict[str, float]:
-        """Judge one network, save it as a candidate, update ``best``, and return what to log.
+    ) -> Generator[Event, None, dict[str, float]]:
+        """Judge one network, save it as a candidate, update ``best``, and return what to log; yield progress meanwhile.
 
         ``collapsed`` is among the values where the run should stop.
         """
         before = self._before() if step else None
-        evidence = collect(predict, self.windows, self.reference, before=before)
+        judging = Progress(0, 1, "networks", "judging")
+        evidence = yield from gathering(collecting(predict, self.windows, self.reference, before=before), judging)
         if not step:
             self._keep_before(evidence.probs)
         (self.folder.path / CANDIDATES).mkdir(exist_ok=True)
         weights = self.folder.path / CANDIDATES / f"{step:06d}.safetensors"
         checkpoint.save(weights, checkpoint.prefixed("network", network.state_dict()), {"step": step})
         name = self.folder.path.name if step else SOURCE_ONLY
-        found = scores(evidence)
+        found: dict[str, float] = {}
+        for criterion in possible(evidence):
+            found |= scores(evidence, [criterion])
+            yield judging
         Record(name, step, found, self.guards.reasons(evidence), source_iou, matched_iou, weights).save()
         values = vitals(evidence) | {f"select/{key}": value for key, value in found.items()}
         records = [record for record in read_records(self.folder) if record.step <= step]
@@ -150,6 +155,17 @@ class Judge:
     def _before(self) -> Probs | None:
         path = self.folder.path / CANDIDATES / "before.npy"
         return np.load(path).astype(np.float32) if path.is_file() else None
+
+
+def gathering(steps: Generator[int, None, Evidence], progress: Progress) -> Generator[Event, None, Evidence]:
+    """Collect the evidence about a network and yield where the job stands; a place to stop after each batch."""
+    while True:
+        try:
+            next(steps)
+            yield progress
+        except StopIteration as end:
+            evidence: Evidence = end.value
+            return evidence
 
 
 def adopt(record: Record, folder: RunFolder) -> None:

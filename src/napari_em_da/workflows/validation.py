@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from napari_em_da.events import Event, Metric, Notice, Preview
+from napari_em_da.events import Event, Metric, Notice, Preview, Progress
 from napari_em_da.methods._base import Method
 from napari_em_da.metrics.overlap import confusion_matrix
 from napari_em_da.models._base import SegmentationNet
@@ -43,11 +43,11 @@ class Validation:
         self.matched = matched
         self.look = look
 
-    def __call__(self, method: Method, step: int) -> Iterator[Event]:
+    def __call__(self, method: Method, step: int) -> Generator[Event, None, None]:
         """Yield previews and one Metric."""
         names = list(self.plan.config.classes)
         count = len(names) + 1
-        values = iou_values(self._matrix(method, self.held_out, "source", count), names)
+        values = iou_values((yield from self._matrix(method, self.held_out, "source", count)), names)
         if self.judge is not None:
             yield from self._judge(method, step, values)
             return
@@ -61,25 +61,29 @@ class Validation:
         values["score"] = values.get("val/iou", 0.0) if self.held_out else float(step)
         yield Metric(step, values)
 
-    def _matrix(self, method: Method, samples: Sequence[Sample], domain: str, count: int) -> np.ndarray:
+    def _matrix(
+        self, method: Method, samples: Sequence[Sample], domain: str, count: int
+    ) -> Generator[Event, None, np.ndarray]:
         matrix = np.zeros((count, count), np.int64)
-        for sample in samples:
+        for done, sample in enumerate(samples):
+            yield Progress(done, len(samples), "batches", "validating")  # a place to stop
             predicted = self._predict(method, sample, domain)
             if sample.labels is not None:
                 matrix += confusion_matrix(predicted, sample.labels.numpy(), range(count))[:count, :count]
         return matrix
 
-    def _judge(self, method: Method, step: int, values: dict[str, float]) -> Iterator[Event]:
+    def _judge(self, method: Method, step: int, values: dict[str, float]) -> Generator[Event, None, None]:
         judge = self.judge
         if judge is None:
             return
         count = len(self.plan.config.classes) + 1
-        matched = iou_values(self._matrix(method, self.matched, "target", count), list(self.plan.config.classes))
+        matrix = yield from self._matrix(method, self.matched, "target", count)
+        matched = iou_values(matrix, list(self.plan.config.classes))
         values |= {name.replace("val/", "val_matched/", 1): value for name, value in matched.items()}
         with method.segmenting("target") as network:
             network.eval()
             scored = values.get("val/iou"), matched.get("val/iou")
-            found = judge.look(lambda image: self._logits(network, image), network, step, *scored)
+            found = yield from judge.look(lambda image: self._logits(network, image), network, step, *scored)
             first = judge.windows[0][:1]
             with torch.inference_mode():
                 predicted = self._logits(network, first).argmax(1).to(torch.uint8).cpu().numpy()
