@@ -4,7 +4,7 @@
 
 A real napari viewer shows two phantom stacks of 20x1024x1024 and their labels, a user moves through them at a human's
 rate, and a timer of 5 ms in the main thread measures how late it fires. Every job is started by its own button. The
-last line printed, and benchmarks/results/responsiveness.json, tell how long an event would have waited: at the 99th
+last line printed, and benchmarks/results/responsiveness[_hands_off].json, tell how long an event would have waited: at the 99th
 percentile and at most, for each phase, with and without the 0.3 s after each movement of the user's, whose slicing
 and drawing are napari's own. Controls: the same viewer without our window, idle and beside a plain training thread.
 Also: seconds from Cancel to the end of the job, seconds to segment the section in view, and the objects' table of 1e5
@@ -95,7 +95,7 @@ def main() -> None:
     if not (failed or given.only or given.steps or given.side != SIDE):
         from _record import record
 
-        record("responsiveness", found)
+        record("responsiveness_hands_off" if given.hands_off else "responsiveness", found)
     del app
     print(json.dumps(found), flush=True)
     raise SystemExit(bool(failed))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections import namedtuple
 
 import numpy as np
@@ -25,6 +26,20 @@ class Failing:
         if key[0].start == 3:
             raise self.error
         return np.random.default_rng(0).integers(0, 255, (1, 64, 64), dtype=np.uint8)
+
+
+class Endless:
+    """An array of many sections that are slow to read, and counted."""
+
+    shape, dtype, ndim = (5000, 64, 64), np.dtype(np.uint8), 3
+
+    def __init__(self):
+        self.read = 0
+
+    def __getitem__(self, key):
+        self.read += 1
+        time.sleep(0.002)
+        return np.full((key[0].stop - key[0].start, 64, 64), self.read % 256, np.uint8)
 
 
 def small():
@@ -65,6 +80,32 @@ def test_a_cancelled_generator_leaves_nothing_behind(tmp_path):
     next(running)
     running.close()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["v.tif", "v.zarr"])
+def test_writing_tells_how_far_it_is(tmp_path, name):
+    volume = Volume.from_array(np.random.default_rng(0).integers(0, 255, (40, 32, 32), dtype=np.uint8))
+    events = list(io.writing(volume, tmp_path / name))
+    done = [event.done for event in events]
+    assert done == sorted(done) and done[-1] == 40 and len(set(done)) > 2
+    assert {(event.total, event.unit, event.stage) for event in events} == {(40, "sections", f"writing {name}")}
+    np.testing.assert_array_equal(Volume.open(tmp_path / name).read(), volume.read())
+
+
+@pytest.mark.parametrize("name", ["v.tif", "v.zarr"])
+def test_writing_that_is_cancelled_stops_and_leaves_what_was_there(tmp_path, name):
+    path = small().save(tmp_path / name)
+    endless = Endless()
+    running = io.writing(Volume.from_array(endless), path, overwrite=True)
+    for event in running:
+        if event.done:
+            break
+    running.close()
+    read = endless.read
+    time.sleep(0.1)
+    assert endless.read == read < 2500, "and nothing reads on"
+    np.testing.assert_array_equal(Volume.open(path).read(), small().read())
+    assert [child.name for child in tmp_path.iterdir()] == [name]
 
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path):

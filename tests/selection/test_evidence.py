@@ -10,7 +10,7 @@ from torch import Tensor
 from napari_em_da.errors import DataError
 from napari_em_da.selection import scores
 from napari_em_da.selection._base import Reference
-from napari_em_da.selection.evidence import collect
+from napari_em_da.selection.evidence import collect, collecting
 
 REFERENCE = Reference.from_labels(np.eye(16, dtype=np.uint8)[None], ["mito"], (16, 16))
 
@@ -69,3 +69,19 @@ def test_without_twins_and_without_windows() -> None:
     assert scores(again)["agreement"] == 1.0
     with pytest.raises(DataError, match="no target window"):
         collect(bright, [], REFERENCE)
+
+
+def test_evidence_is_collected_in_steps_that_leave_torch_as_it_was() -> None:
+    batches = windows(16, 16)
+    steps, done = collecting(bright, batches, REFERENCE, seed=3), []
+    while True:
+        try:
+            done.append(next(steps))
+        except StopIteration as end:
+            evidence = end.value
+            break
+        assert not torch.is_inference_mode_enabled()
+    assert done == [1, 2]
+    whole = collect(bright, batches, REFERENCE, seed=3)
+    np.testing.assert_array_equal(evidence.probs, whole.probs)
+    np.testing.assert_array_equal(evidence.twins, whole.twins)
