@@ -4,9 +4,10 @@
 
 A real napari viewer shows two phantom stacks of 20x1024x1024 and their labels, a user moves through them at a human's
 rate, and a timer of 5 ms in the main thread measures how late it fires. Every job is started by its own button. The
-last line printed, and benchmarks/results/responsiveness[_hands_off].json, tell how long an event would have waited: at the 99th
-percentile and at most, for each phase, with and without the 0.3 s after each movement of the user's, whose slicing
-and drawing are napari's own. Controls: the same viewer without our window, idle and beside a plain training thread.
+last line printed, and benchmarks/results/responsiveness.json (responsiveness_hands_off.json with ``--hands-off``), tell
+how long an event would have waited: at the 99th percentile and at most, for each phase, with and without the 0.3 s
+after each movement of the user's, whose slicing and drawing are napari's own. Controls: the same viewer without our
+window, idle and beside a plain training thread.
 Also: seconds from Cancel to the end of the job, seconds to segment the section in view, and the objects' table of 1e5
 rows. ``--blame`` samples the main thread's stack whenever it is late, and prints what it was doing.
 """

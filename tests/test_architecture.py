@@ -23,7 +23,18 @@ SOURCE = ROOT / "src" / PACKAGE
 
 LAYERS = (
     ("errors", "events", "jobs", "catalog", "config", "lazy", "volume"),
-    ("io", "synthetic", "_tissue", "sample", "weights", "postprocess", "metrics", "measurements", "proofreading"),
+    (
+        "io",
+        "findings",
+        "synthetic",
+        "_tissue",
+        "sample",
+        "weights",
+        "postprocess",
+        "metrics",
+        "measurements",
+        "proofreading",
+    ),
     ("device", "seeding", "models", "losses", "augment", "sampling"),
     ("methods", "training", "inference", "selection", "suggestions"),
     ("workflows", "experiments"),

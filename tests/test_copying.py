@@ -60,6 +60,7 @@ def weights(**more: Any) -> WeightMapConfig:
 
 
 SMALLEST: dict[str, configs.Config] = {
+    "check": em.CheckConfig(source=IMAGE, labels=LABELS),
     "train": train(),
     "adapt": adapt(),
     "finetune": finetune(),
@@ -72,6 +73,7 @@ SMALLEST: dict[str, configs.Config] = {
     "weight_map": weights(),
 }
 CASES: list[tuple[str, configs.Config]] = [
+    ("check", em.CheckConfig(target=IMAGE, truth=LABELS, target_voxel_nm=(50, 4.6, 4.6))),
     ("train", train(classes={"b": (3, 4), "a": (1,)}, ignore_label=-1, init=HERE / "earlier")),
     ("train", train(classes={"a, b=c": (1, 2), "é {x}": (3,)})),
     ("train", train(source=(FINE,))),
@@ -122,7 +124,7 @@ def other_value(place: str, annotation: Any, value: Any) -> Any:
         "network.name": "unet3d",
         "method.name": "mmd",
     }
-    if place in special:
+    if place in special and Path not in get_args(annotation):
         return special[place]
     kinds = [kind for kind in (annotation, *get_args(annotation)) if kind is not type(None)]
     choices = [text for kind in kinds if get_origin(kind) is Literal for text in get_args(kind) if text != value]
@@ -546,6 +548,17 @@ def test_an_adaptation_gives_the_same_weights(
             assert (tmp_path / name / kept).read_bytes() == (tmp_path / "direct" / kept).read_bytes()
         chosen = (tmp_path / name / "choice.md").read_text(encoding="utf-8").replace(f"| {name} |", "| direct |")
         assert chosen == (tmp_path / "direct" / "choice.md").read_text(encoding="utf-8")
+
+
+def test_a_check_says_the_same(tiny: Path, tmp_path: Path, one_thread: None) -> None:
+    config = em.CheckConfig(source=tiny / "A.tif", labels=tiny / "A-labels.tif", target=tiny / "A.tif")
+    expected = em.run(em.check(config))
+    assert not expected.fits and "is the labelled image itself" in expected.findings[0].text
+    assert printed(as_python("check", config, tmp_path), tmp_path, True) == f"{expected}\n"
+    if BASH is not None:
+        run_command(as_command("check", config, tmp_path), tmp_path)
+        found = json.loads(printed(as_command("check", config, tmp_path), tmp_path, False))
+        assert [item["text"] for item in found["findings"]] == [finding.text for finding in expected.findings]
 
 
 def test_refining_measuring_and_scoring_give_the_same(tiny: Path, tmp_path: Path, one_thread: None) -> None:

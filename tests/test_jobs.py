@@ -3,7 +3,8 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-from collections.abc import Generator
+import threading
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from napari_em_da.errors import DataError, JobFailed
 from napari_em_da.events import Event, Finished, Metric, Notice, Preview, Progress, Saved
-from napari_em_da.jobs import Job, StatusLine, forward, run
+from napari_em_da.jobs import Job, StatusLine, forward, run, unattended
 
 
 def count(total: int, log: list[str], *, fail_at: int | None = None, finish: bool = True) -> Job:
@@ -164,3 +165,26 @@ def test_the_second_ctrl_c_stops_at_once() -> None:
     with pytest.raises(KeyboardInterrupt):
         run(job())
     assert seen == []
+
+
+def test_what_cannot_be_stopped_is_left_behind_when_its_job_is_closed() -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def endless() -> None:
+        begun.set()
+        go.wait(60)
+
+    waiting = Progress(0, 1, "volumes", "weights")
+    running = unattended(endless, waiting)
+    assert next(running) == waiting and begun.wait(10)
+    running.close()
+    go.set()
+
+
+def test_what_cannot_be_stopped_gives_its_result_or_its_error() -> None:
+    def job(function: Callable[[], object]) -> Job:
+        yield Finished((yield from unattended(function, Progress(0, 1, "volumes", "weights"))))
+
+    assert run(job(lambda: 7)) == 7
+    with pytest.raises(ZeroDivisionError):
+        run(job(lambda: 1 // 0))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         AdaptTrainingConfig,
         AugmentConfig,
         ChainConfig,
+        CheckConfig,
         CorrectConfig,
         EvaluateConfig,
         FinetuneConfig,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from napari_em_da.weights import weight_map
     from napari_em_da.workflows import (
         adapt,
+        check,
         correct,
         evaluate,
         finetune,
@@ -62,9 +64,10 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "config": (
-        "AdaptConfig AdaptTrainingConfig AugmentConfig ChainConfig CorrectConfig EvaluateConfig FinetuneConfig "
-        "ImageConfig LabelledConfig LossConfig MeasureConfig MethodConfig NetworkConfig PostprocessConfig "
-        "SamplingConfig ScoringConfig SegmentConfig StepConfig TrainConfig TrainingConfig TuneConfig WeightConfig"
+        "AdaptConfig AdaptTrainingConfig AugmentConfig ChainConfig CheckConfig CorrectConfig EvaluateConfig "
+        "FinetuneConfig ImageConfig LabelledConfig LossConfig MeasureConfig MethodConfig NetworkConfig "
+        "PostprocessConfig SamplingConfig ScoringConfig SegmentConfig StepConfig TrainConfig TrainingConfig TuneConfig "
+        "WeightConfig"
     ),
     "errors": "ConfigError DataError EmDaError JobFailed ResourceError",
     "events": "Finished Metric Notice Preview Progress Saved",
@@ -75,7 +78,7 @@ _PUBLIC = {
     "synthetic": "phantom",
     "volume": "Volume",
     "weights": "weight_map",
-    "workflows": "adapt correct evaluate finetune measure pipeline replay run_chain segment train tune",
+    "workflows": "adapt check correct evaluate finetune measure pipeline replay run_chain segment train tune",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 
@@ -84,6 +87,7 @@ __all__ = [
     "AdaptTrainingConfig",
     "AugmentConfig",
     "ChainConfig",
+    "CheckConfig",
     "ConfigError",
     "CorrectConfig",
     "DataError",
@@ -118,6 +122,7 @@ __all__ = [
     "__version__",
     "adapt",
     "apply_chain",
+    "check",
     "correct",
     "evaluate",
     "evaluate_arrays",

@@ -7,14 +7,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from napari_em_da.errors import JobFailed
 from napari_em_da.events import Event, Finished, Metric, Notice, Progress
 
 Job = Generator[Event, None, None]
+T = TypeVar("T")
+LOOK_S = 0.1  # between two looks whether a function has returned
 
 
 def run(job: Job, *, progress: bool = False, on_event: Callable[[Event], None] | None = None) -> Any:
@@ -71,6 +74,20 @@ def interruptible() -> Iterator[list[int]]:
         yield caught
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def unattended(function: Callable[[], T], progress: Progress) -> Generator[Event, None, T]:
+    """Call a function that cannot be stopped in a thread of its own, and yield ``progress`` until it returns.
+
+    Whoever stops the job does not wait for it: it goes on to its end, and what it returns is dropped.
+    """
+    pool = ThreadPoolExecutor(1, "em-da-unattended")
+    call = pool.submit(function)
+    pool.shutdown(wait=False)
+    while not call.done():
+        wait([call], LOOK_S)
+        yield progress
+    return call.result()
 
 
 def forward(job: Job) -> Generator[Event, None, Any]:

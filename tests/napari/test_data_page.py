@@ -18,12 +18,14 @@ from napari.layers import Image, Labels
 from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDropEvent
 
+import napari_em_da as em
 from napari_em_da._napari import project_row
 from napari_em_da._napari.data_page import DataPage
 from napari_em_da._napari.role_choice import RoleChoice
 from napari_em_da._napari.session import Session
 from napari_em_da._napari.voxel_row import UNKNOWN, parse_size
 from napari_em_da.errors import DataError
+from napari_em_da.jobs import run
 from napari_em_da.project import Project
 from napari_em_da.volume import Volume
 
@@ -361,3 +363,19 @@ def test_a_project_that_another_program_holds(page: Any, tmp_path: Path, monkeyp
     row.open(folder)
     assert page.session.project.lock().held, "a program that is gone holds nothing"
     page.session.project.close()
+
+
+def test_the_copied_call_finds_the_same(page: Any, viewer: Any, qtbot: Any, tmp_path: Path) -> None:
+    choose(page, qtbot, source="A", labels="A labels", target="B")
+    page.copy_python()
+    assert page.copied.is_error and "No file holds the layer 'A' as it is now" in page.copied.text()
+    viewer.layers["B"].data = 255 - viewer.layers["B"].data
+    for name in ("A", "A labels", "B"):
+        layer = viewer.layers[name]
+        Volume.from_array(layer.data, voxel_nm=(30, 8, 8)).save(tmp_path / f"{name}.tif")
+        layer.metadata = {"path": str(tmp_path / f"{name}.tif")}
+    settle(page, qtbot)
+    name, config = page.call()
+    assert name == "check"
+    shown = [finding.text for finding in page.findings.found]
+    assert [finding.text for finding in run(em.check(config)).findings] == shown != []

@@ -19,7 +19,7 @@ from napari_em_da._napari.role_row import RoleRow
 from napari_em_da._napari.session import Role, Session
 from napari_em_da._napari.voxel_row import VoxelRow
 from napari_em_da._napari.worker import JobRunner
-from napari_em_da.config import VoxelSize
+from napari_em_da.config import Config, VoxelSize
 from napari_em_da.errors import EmDaError
 
 PARTNERS: dict[Role, Role] = {"source": "labels", "target": "truth", "labels": "source", "truth": "target"}
@@ -65,7 +65,7 @@ class DataPage(Page):
         self._later.setInterval(WAIT_MS)
         self._later.timeout.connect(self._look_again)
         self._connect()
-        self.lay_out(self._upper(), [])
+        self.lay_out(self._upper(), [], copies=True)
         self.cancel_with_me(self.classes.runner, self.checker, self.fixer, *(row.runner for row in self.rows.values()))
         self._watch()
         self.classes.count()
@@ -101,6 +101,10 @@ class DataPage(Page):
         if (source is None) != (labels is None):
             return "Choose the labels of the labelled image." if labels is None else "Choose the image of the labels."
         return None
+
+    def call(self) -> tuple[str, Config]:
+        """Return the check of the files of the layers."""
+        return "check", layers.check_config(**{role: self.session.layer(role) for role in PARTNERS})
 
     def set_voxel(self, role: Role, voxel_nm: VoxelSize) -> None:
         """Give an image and its labels a voxel size."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from napari_em_da import layers
 from napari_em_da.events import Finished, Preview, Progress
-from napari_em_da.jobs import Job
+from napari_em_da.jobs import Job, unattended
 
 
 def section_job(sections: layers.SectionWeights, kind: str, z: int, params: dict[str, Any]) -> Job:
@@ -26,8 +26,10 @@ def section_job(sections: layers.SectionWeights, kind: str, z: int, params: dict
 
 def volume_job(taken: layers.Snapshot, kind: str, params: dict[str, Any]) -> Job:
     """Compute the whole map; Finished carries the layer."""
-    yield Progress(0, 1, "volumes", "weights")
-    yield Finished(layers.weight_map_layer(taken, kind, **params))
+    computing = Progress(0, 1, "volumes", "weights")
+    yield computing
+    found = yield from unattended(lambda: layers.weight_map_layer(taken, kind, **params), computing)
+    yield Finished(found)
 
 
 __all__ = ["section_job", "volume_job"]

@@ -42,6 +42,42 @@ def info(*, as_json: Json = False) -> None:
 
 
 @app.command
+def check(
+    *,
+    source: Path | None = None,
+    labels: Path | None = None,
+    target: Path | None = None,
+    truth: Path | None = None,
+    source_voxel_nm: Voxel = None,
+    target_voxel_nm: Voxel = None,
+    as_json: Json = False,
+) -> None:
+    """Look at volumes that belong together: shapes, label types, pixel sizes, blank sections, contrast.
+
+    Parameters
+    ----------
+    source
+        Labelled image.
+    labels
+        Its labels.
+    target
+        Image to segment.
+    truth
+        Annotation of the image to segment, which only scores look at.
+    source_voxel_nm
+        Voxel size z,y,x of the labelled image in nm; taken from the file if absent.
+    target_voxel_nm
+        Voxel size z,y,x of the image to segment in nm; taken from the file if absent.
+    as_json
+        Print JSON for machines.
+    """
+    given = locals()
+    from napari_em_da.workflows.check import check as job
+
+    finish(job(configs.check(given)), as_json)
+
+
+@app.command
 def weights(
     labels: Path,
     kind: WeightName,

@@ -10,6 +10,7 @@ from napari_em_da.cli.app import app
 from napari_em_da.cli.values import options, read_yaml
 from napari_em_da.config import (
     AdaptConfig,
+    CheckConfig,
     Config,
     CorrectConfig,
     EvaluateConfig,
@@ -133,6 +134,11 @@ def tune(given: Given) -> TuneConfig:
     return parse(TuneConfig, {**named(TuneConfig, given), "input": given["volume"]})
 
 
+def check(given: Given) -> CheckConfig:
+    """Return the config whose fields the options are."""
+    return parse(CheckConfig, named(CheckConfig, given))
+
+
 def measure(given: Given) -> MeasureConfig:
     """Return the config whose fields the options are."""
     return parse(MeasureConfig, named(MeasureConfig, given))
@@ -144,6 +150,7 @@ def named(model: type[M], given: Given, left: set[str] | frozenset[str] = frozen
 
 
 CONFIGS: dict[str, Callable[[Given], Config]] = {
+    "check": check,
     "train": train,
     "adapt": adapt,
     "finetune": finetune,

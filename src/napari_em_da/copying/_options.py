@@ -24,7 +24,15 @@ POSITIONAL = {
     "weight_map": ("labels", "kind"),
 }
 OPTION = {"adapt": "option", "weight_map": "option"}  # of the name=value option, where it is called otherwise
-JOINED = ("voxel_nm", "metrics", "columns", "labelled", "values")  # a,b,c in one word
+JOINED = (
+    "voxel_nm",
+    "source_voxel_nm",
+    "target_voxel_nm",
+    "metrics",
+    "columns",
+    "labelled",
+    "values",
+)  # a,b,c in one word
 PLAIN = re.compile(r"[^,={}\s][^,={}]*")  # class names that need no quotes of YAML
 
 
@@ -51,11 +59,15 @@ def option_of(call: str, field: Written, meant: frozenset[str]) -> list[Words]:
     """Return the options of one field; a section has several."""
     name, place, value = field
     flag = f"--{place.replace('_', '-')}"
+    if isinstance(value, Path):  # one file; elsewhere the same names are lists of volumes
+        return [paired(flag, shown(value))]
+    if value is None:
+        return []
     if place == "source":
         return [*scale_of(value), *([["--label-fraction", number(value[0].fraction)]] if fraction(value) else [])]
     if place == "target":
         return [*([["--target", shown(item.image)] for item in value] if call == "adapt" else []), *scale_of(value)]
-    if place == "classes" and value is not None:
+    if place == "classes":
         return [paired(flag, class_text(value))]
     if place in {"network", "method"}:
         more = OPTION.get(call, f"{place}-option")
@@ -66,8 +78,6 @@ def option_of(call: str, field: Written, meant: frozenset[str]) -> list[Words]:
     if isinstance(value, BaseModel):
         fields = written(value, meant, f"{place}.")
         return [words for item in fields for words in option_of(call, item, meant)]
-    if value is None:
-        return []
     if isinstance(value, bool):
         return [[flag if value else f"--{place[: -len(name)]}no-{name}".replace("_", "-")]]
     if isinstance(value, Mapping):

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from napari_em_da.config import (
     AdaptConfig,
+    CheckConfig,
     Config,
     CorrectConfig,
     EvaluateConfig,
@@ -36,6 +37,7 @@ class WeightMapConfig(WeightConfig):
 
 
 CONFIG_TYPES: dict[str, type[Config]] = {
+    "check": CheckConfig,
     "train": TrainConfig,
     "adapt": AdaptConfig,
     "finetune": FinetuneConfig,

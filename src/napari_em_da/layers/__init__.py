@@ -6,6 +6,7 @@ Nothing here needs Qt, and napari alone to open the demo. A layer is whatever ha
 
 from __future__ import annotations
 
+from napari_em_da.findings import Finding
 from napari_em_da.layers.adapted import Adapted, adapted, compare_section
 from napari_em_da.layers.analysis import (
     apply_edit,
@@ -23,7 +24,7 @@ from napari_em_da.layers.corrections import (
     find_places,
     suggest,
 )
-from napari_em_da.layers.data import Finding, check_data, checking
+from napari_em_da.layers.data import check_config, check_data, checking
 from napari_em_da.layers.editing import (
     OPERATORS,
     accept,
@@ -106,6 +107,7 @@ __all__ = [
     "axis_order",
     "blank_corrections",
     "change_labels",
+    "check_config",
     "check_data",
     "checking",
     "class_colours",

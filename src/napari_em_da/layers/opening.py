@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_em_da.errors import DataError
 from napari_em_da.events import Finished, Progress
+from napari_em_da.findings import Fix
 from napari_em_da.jobs import Job
 from napari_em_da.layers.jobs import IN_MEMORY
 from napari_em_da.layers.samples import place_of
@@ -25,7 +26,6 @@ AXES = "zyx"
 GREY = (0.299, 0.587, 0.114)  # of red, green, blue: ITU-R BT.601
 SIMPLE_PLACE = ("scale", "translate", "units", "axis_labels")  # one value per axis
 
-Fix = Literal["grey", "frame", "reorder", "integers", "labels", "align", "voxel", "invert"]
 FIXES: dict[Fix, str] = {
     "grey": "Make it grey",
     "frame": "Keep the one in view",

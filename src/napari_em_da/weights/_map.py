@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_em_da.catalog import Catalog, unknown
 from napari_em_da.errors import ConfigError, DataError
+from napari_em_da.lazy import once
 from napari_em_da.volume import check_voxel_size
 from napari_em_da.weights._base import SCALES, Finish, WeightSpec
 from napari_em_da.weights._section import Count, OneSection
@@ -258,4 +259,4 @@ def _factor_lazy(weights: Any, stack: LabelStack, scale: str) -> Any:
         valid = stack.array != stack.ignore_index
         weights, count = da.where(valid, weights, np.float32(0)), valid.sum()
     top, bottom = (1.0, weights.max()) if scale == "max1" else (count, weights.sum(dtype=np.float64))
-    return da.where(bottom > 0, top / da.where(bottom > 0, bottom, 1), 0.0)
+    return once(da.where(bottom > 0, top / da.where(bottom > 0, bottom, 1), 0.0), np.float64)

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from napari_em_da.lazy import once
+
 Block = npt.NDArray[Any]
 Weights = npt.NDArray[np.float32]
 Depth = tuple[int, int, int]
@@ -112,12 +114,11 @@ class LabelStack:
     def tally(self, count: Callable[[Block], Any], merge: Callable[[Any, Any], Any]) -> Any:
         """Reduce all labels to one value: ``count`` per block, ``merge`` over blocks; 0-d dask array if lazy."""
         if self.lazy:
-            import dask.array as da
             from dask.delayed import delayed
 
             parts = [delayed(count)(block) for block in self.array.to_delayed().ravel()]
             total = delayed(partial(reduce, merge))(parts)
-            return da.from_delayed(total, (), object, np.empty((), object))
+            return once(total, object)
         from napari_em_da.weights._compiled import in_threads
 
         return reduce(merge, in_threads(count, self.array))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from napari_em_da.workflows.adapt import adapt
+from napari_em_da.workflows.check import check
 from napari_em_da.workflows.corrections import correct
 from napari_em_da.workflows.evaluate import evaluate
 from napari_em_da.workflows.finetune import finetune
@@ -16,6 +17,7 @@ from napari_em_da.workflows.tune import tune
 
 __all__ = [
     "adapt",
+    "check",
     "correct",
     "evaluate",
     "finetune",
