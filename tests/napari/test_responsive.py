@@ -17,8 +17,9 @@ from qtpy.QtCore import QObject, QTimer
 from napari_em_da._napari.live import Live
 from napari_em_da._napari.objects_table import ObjectsTable
 from napari_em_da._napari.section_preview import SectionPreview
+from napari_em_da._napari.sharing import computing_threads
 from napari_em_da._napari.turns import Turns
-from napari_em_da._napari.worker import JobRunner, computing_threads
+from napari_em_da._napari.worker import JobRunner
 from napari_em_da.events import Finished, Preview
 from napari_em_da.layers import compact
 from napari_em_da.layers.objects import Objects

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -13,6 +11,7 @@ from typing import Any
 
 from napari.qt.threading import GeneratorWorker, create_worker
 
+from napari_em_da._napari.sharing import compute_with, computing_threads, give_way, short_turns
 from napari_em_da.errors import JobFailed, ResourceError
 from napari_em_da.events import Event, Finished, Notice, Progress
 from napari_em_da.jobs import Job
@@ -20,7 +19,6 @@ from napari_em_da.jobs import Job
 FULL = (errno.ENOSPC, errno.EDQUOT)
 WAIT_S = 0.05
 ACTIVITY_S = 0.25  # between two updates of napari's activity list
-NICE = 10  # of a job's threads: it computes with what the window leaves, and takes all of it
 
 
 class JobWorker(GeneratorWorker):
@@ -58,6 +56,10 @@ class JobWorker(GeneratorWorker):
         """Emit every event, until the job finishes, fails or is asked to stop."""
         give_way()
         compute_with(self._threads)
+        with short_turns():
+            return self._work()
+
+    def _work(self) -> Any:
         try:
             while True:
                 self._may_go.wait()
@@ -77,31 +79,6 @@ class JobWorker(GeneratorWorker):
         if self.abort_requested:
             self.aborted.emit()
         return None
-
-
-def give_way() -> None:
-    """Let the viewer go first in the calling thread and those that it starts, where the system can do that for threads.
-
-    Without it, a training on all cores makes the viewer's drawing wait its turn, where no graphics card draws.
-    """
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
-
-
-def computing_threads() -> int | None:
-    """Return how many threads torch computes with where this is called; None while it is not loaded, or only half."""
-    count = getattr(sys.modules.get("torch"), "get_num_threads", None)  # another job may be importing it right now
-    return None if count is None else int(count())
-
-
-def compute_with(threads: int | None) -> None:
-    """Compute with that many threads in the calling thread.
-
-    torch keeps the number for each thread, and Qt's threads are used again: without this, sums of floats, and with
-    them a trained network, depended on which thread happened to take the job.
-    """
-    if threads is not None and threads != computing_threads():
-        sys.modules["torch"].set_num_threads(threads)
 
 
 def advance(job: Job) -> Event | None:

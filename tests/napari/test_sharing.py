@@ -1,0 +1,56 @@
+"""Jobs give way to the window, and leave the interpreter as they found it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from napari_em_da._napari.sharing import NICE, TURN_S, give_way, short_turns
+
+
+def test_turns_are_short_while_any_job_runs() -> None:
+    before = sys.getswitchinterval()
+    first, second = short_turns(), short_turns()
+    first.__enter__()
+    second.__enter__()
+    assert sys.getswitchinterval() == pytest.approx(TURN_S)
+    first.__exit__(None, None, None)
+    assert sys.getswitchinterval() == pytest.approx(TURN_S)
+    second.__exit__(None, None, None)
+    assert sys.getswitchinterval() == pytest.approx(before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="priorities of threads are Linux's")
+def test_a_job_and_the_threads_that_it_starts_give_way_and_no_others() -> None:
+    found: dict[str, int] = {}
+
+    def own() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    def job() -> None:
+        give_way()
+        found["job"] = own()
+        helper = threading.Thread(target=lambda: found.update(helper=own()))
+        helper.start()
+        helper.join()
+
+    before = own()
+    thread = threading.Thread(target=job)
+    thread.start()
+    thread.join()
+    assert found == {"job": max(before, NICE), "helper": max(before, NICE)} and own() == before
+
+
+def test_torchs_libraries_load_before_torch_and_torch_still_does() -> None:
+    code = (
+        "from napari_em_da._napari.warm import load_torch_libraries\n"
+        "import sys; load_torch_libraries(); assert 'torch' not in sys.modules\n"
+        "import torch; assert torch.ones(3).sum() == 3; print(torch.get_num_threads())\n"
+    )
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "1"), done.stderr
