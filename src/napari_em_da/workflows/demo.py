@@ -182,10 +182,11 @@ def draw(folder: Path, scores: dict[str, Any]) -> None:
     axes[0, 4].text(0, 0.5, "green: hit\nred: missed\nblue: false alarm", va="center", transform=axes[0, 4].transAxes)
     chosen = RunFolder(folder / "adapted").info()["chosen"]
     way = folder / "adapted" / PORTFOLIO / chosen
-    curves = {"source": folder / "source", f"adapted ({chosen})": way, "supervised": folder / "supervised"}
+    source, bound = folder / "source", folder / "supervised"
+    curves = {"training: source": source, f"adaptation\n({chosen})": way, "training: supervised": bound}
     for column, (title, run) in enumerate(curves.items(), start=1):
-        plot_curves(axes[1, column], RunFolder(run if run.exists() else folder / "source"))
-        axes[1, column].set_title(f"training: {title}")
+        plot_curves(axes[1, column], RunFolder(run if run.exists() else source))
+        axes[1, column].set_title(title)
     axes[1, 4].bar(["source\nonly", "adapted", "super-\nvised"], [scores[n]["iou"] for n in titles], color="0.4")
     axes[1, 4].set_title("IoU on B")
     axes[1, 4].set_ylim(0, 1)
@@ -195,7 +196,7 @@ def draw(folder: Path, scores: dict[str, Any]) -> None:
 def plot_curves(axis: Any, run: RunFolder) -> None:
     """Draw a run's losses and its validation IoU over the steps."""
     lines = run.metrics()
-    names = sorted({key for line in lines for key in line} - {"step", "score", "guards"})
+    names = sorted({key for line in lines for key in line} - {"step", "score", "guards", "chosen_step"})
     for name in names:
         if "/" in name and name != "val/iou":
             continue
