@@ -76,6 +76,16 @@ def interruptible() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, previous)
 
 
+def finish(work: Generator[Any, None, T]) -> T:
+    """Run a generator to its end and return what it returns."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
 def unattended(function: Callable[[], T], progress: Progress) -> Generator[Event, None, T]:
     """Call a function that cannot be stopped in a thread of its own, and yield ``progress`` until it returns.
 

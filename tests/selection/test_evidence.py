@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from napari_em_da.errors import DataError
+from napari_em_da.events import Progress
 from napari_em_da.selection import scores
 from napari_em_da.selection._base import Reference
 from napari_em_da.selection.evidence import collect, collecting
@@ -73,7 +74,8 @@ def test_without_twins_and_without_windows() -> None:
 
 def test_evidence_is_collected_in_steps_that_leave_torch_as_it_was() -> None:
     batches = windows(16, 16)
-    steps, done = collecting(bright, batches, REFERENCE, seed=3), []
+    here, done = Progress(1, 7, "shifts", "expected quality"), []
+    steps = collecting(bright, batches, REFERENCE, here, seed=3)
     while True:
         try:
             done.append(next(steps))
@@ -81,7 +83,7 @@ def test_evidence_is_collected_in_steps_that_leave_torch_as_it_was() -> None:
             evidence = end.value
             break
         assert not torch.is_inference_mode_enabled()
-    assert done == [1, 2]
+    assert done == [here, here]
     whole = collect(bright, batches, REFERENCE, seed=3)
     np.testing.assert_array_equal(evidence.probs, whole.probs)
     np.testing.assert_array_equal(evidence.twins, whole.twins)

@@ -24,15 +24,8 @@ POSITIONAL = {
     "weight_map": ("labels", "kind"),
 }
 OPTION = {"adapt": "option", "weight_map": "option"}  # of the name=value option, where it is called otherwise
-JOINED = (
-    "voxel_nm",
-    "source_voxel_nm",
-    "target_voxel_nm",
-    "metrics",
-    "columns",
-    "labelled",
-    "values",
-)  # a,b,c in one word
+# written as a,b,c in one word
+JOINED = ("voxel_nm", "source_voxel_nm", "target_voxel_nm", "metrics", "columns", "labelled", "values")
 PLAIN = re.compile(r"[^,={}\s][^,={}]*")  # class names that need no quotes of YAML
 
 

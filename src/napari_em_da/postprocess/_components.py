@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, TypeVar
+from typing import Any
 
 import cc3d
 import numpy as np
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from napari_em_da.errors import ConfigError, DataError, ResourceError
 from napari_em_da.events import Progress
+from napari_em_da.jobs import finish
 from napari_em_da.metrics._base import load, regions
 from napari_em_da.postprocess._seams import (
     Box,
@@ -32,7 +33,6 @@ from napari_em_da.postprocess._seams import (
     summed,
 )
 
-T = TypeVar("T")
 _MOST = np.iinfo(np.uint32).max
 
 
@@ -101,16 +101,6 @@ def scan_components(
         search.add(box, load(labels, box))
         yield Progress(number, len(boxes), "blocks", "connected components")
     return search.result()
-
-
-def finish(work: Generator[Any, None, T]) -> T:
-    """Run a generator to its end and return what it returns."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            result: T = end.value
-            return result
 
 
 @dataclass(frozen=True)

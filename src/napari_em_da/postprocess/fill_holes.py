@@ -16,8 +16,9 @@ from pydantic import Field, model_validator
 from napari_em_da.config import Options as Base
 from napari_em_da.config import Positive
 from napari_em_da.events import Progress
+from napari_em_da.jobs import finish
 from napari_em_da.postprocess._base import Stack, Step, Work
-from napari_em_da.postprocess._components import Components, finish, scan_components
+from napari_em_da.postprocess._components import Components, scan_components
 from napari_em_da.postprocess.remove_small import class_values
 
 

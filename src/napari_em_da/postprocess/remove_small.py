@@ -18,8 +18,9 @@ from napari_em_da.config import Options as Base
 from napari_em_da.config import Positive
 from napari_em_da.errors import ConfigError
 from napari_em_da.events import Progress
+from napari_em_da.jobs import finish
 from napari_em_da.postprocess._base import Stack, Step, Work
-from napari_em_da.postprocess._components import Components, finish, scan_components
+from napari_em_da.postprocess._components import Components, scan_components
 
 Fill = Literal["background", "neighbour_majority"]
 UNANNOTATED = 255

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from napari_em_da.errors import DataError
+from napari_em_da.events import Event, Progress
 from napari_em_da.inference import tta
+from napari_em_da.jobs import finish
 from napari_em_da.selection._base import Evidence, Probs, Reference
 
 GAIN = (0.8, 1.25)  # the jitter, in standardised grey values
@@ -50,35 +52,31 @@ def collect(
     DataError
         If there is no window, or the predictions are not what `Evidence` expects.
     """
-    steps = collecting(predict, windows, reference, twins=twins, before=before, seed=seed)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            evidence: Evidence = end.value
-            return evidence
+    looking = Progress(0, 1, "networks", "judging")
+    return finish(collecting(predict, windows, reference, looking, twins=twins, before=before, seed=seed))
 
 
 def collecting(
     predict: Predict,
     windows: Sequence[Tensor],
     reference: Reference,
+    progress: Progress,
     *,
     twins: bool = True,
     before: Probs | None = None,
     seed: int = 0,
-) -> Generator[int, None, Evidence]:
-    """Collect as ``collect`` does, and yield how many batches are predicted after each: a job can stop there."""
+) -> Generator[Event, None, Evidence]:
+    """Collect as ``collect`` does, and yield ``progress`` after each batch: a job can stop there."""
     if not windows:
         raise DataError("There is no target window to judge a candidate by; give at least one.")
     rng = np.random.default_rng(seed)
     probs, others = [], []
-    for done, batch in enumerate(windows, start=1):
+    for batch in windows:
         with torch.inference_mode():  # not across a yield: whoever is asked for the next step would be in it
             probs.append(_sections(predict(batch)))
             if twins:
                 others.append(_sections(_twin(predict, batch, rng)))
-        yield done
+        yield progress
     return Evidence(np.concatenate(probs), np.concatenate(others) if others else None, reference, before)
 
 

@@ -25,7 +25,7 @@ from napari_em_da.selection.calibration import Calibration, Expected
 from napari_em_da.selection.evidence import Predict, collecting
 from napari_em_da.selection.ranking import SOURCE_ONLY
 from napari_em_da.training.folder import RunFolder
-from napari_em_da.workflows.judging import Record, gathering
+from napari_em_da.workflows.judging import Record
 from napari_em_da.workflows.plan import Plan, make_plan
 from napari_em_da.workflows.streams import labelled, load_maps, reference, split
 from napari_em_da.workflows.validation import iou_values
@@ -202,7 +202,7 @@ def calibrate(
         windows = list(shifted.split([len(image) for image in images]))
         if renew is not None:
             renew_statistics(renew, predict, windows)
-        evidence = yield from gathering(collecting(predict, windows, reference, seed=number), here)
+        evidence = yield from collecting(predict, windows, reference, here, seed=number)
         matrix = confusion_matrix(evidence.labels, truth, range(count))[:count, :count]
         pairs.append((CRITERIA[criterion](evidence), iou_values(matrix, list(reference.names))["val/iou"]))
     yield Progress(len(ladder), len(ladder), "shifts", "expected quality")

@@ -18,7 +18,7 @@ from napari_em_da.events import Event, Progress
 from napari_em_da.lazy import computed
 from napari_em_da.models._base import SegmentationNet
 from napari_em_da.selection import DEFAULT_CRITERIA, possible, scores
-from napari_em_da.selection._base import Evidence, Probs, Reference
+from napari_em_da.selection._base import Probs, Reference
 from napari_em_da.selection.evidence import collecting
 from napari_em_da.selection.guards import Guards, collapsed, vitals
 from napari_em_da.selection.ranking import SOURCE_ONLY, Candidate, Choice, choose, report
@@ -122,7 +122,7 @@ class Judge:
         """
         before = self._before() if step else None
         judging = Progress(0, 1, "networks", "judging")
-        evidence = yield from gathering(collecting(predict, self.windows, self.reference, before=before), judging)
+        evidence = yield from collecting(predict, self.windows, self.reference, judging, before=before)
         if not step:
             self._keep_before(evidence.probs)
         (self.folder.path / CANDIDATES).mkdir(exist_ok=True)
@@ -155,17 +155,6 @@ class Judge:
     def _before(self) -> Probs | None:
         path = self.folder.path / CANDIDATES / "before.npy"
         return np.load(path).astype(np.float32) if path.is_file() else None
-
-
-def gathering(steps: Generator[int, None, Evidence], progress: Progress) -> Generator[Event, None, Evidence]:
-    """Collect the evidence about a network and yield where the job stands; a place to stop after each batch."""
-    while True:
-        try:
-            next(steps)
-            yield progress
-        except StopIteration as end:
-            evidence: Evidence = end.value
-            return evidence
 
 
 def adopt(record: Record, folder: RunFolder) -> None:
