@@ -72,7 +72,7 @@ def test_a_page_of_layers_and_its_files_find_the_same(tiny: Path, tmp_path: Path
 def test_findings_are_events_and_a_command(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = em.CheckConfig(source=tiny / "A.tif", target=tiny / "A.tif")
     notices = [event for event in em.check(config) if isinstance(event, Notice)]
-    assert [(n.level, n.text.split(":")[0]) for n in notices] == [("warning", "error")]
+    assert [(n.level, n.text.split(".")[0]) for n in notices] == [("warning", "Work cannot start")]
     assert cli.main(["check", "--source", str(tiny / "A.tif"), "--target", str(tiny / "A.tif"), "--json"]) == 0
     assert '"fits": false' in capsys.readouterr().out
     with pytest.raises(ConfigError, match="nothing to look at"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from napari_em_da.config import CheckConfig
 from napari_em_da.errors import ConfigError, DataError
@@ -40,6 +40,10 @@ def check(config: CheckConfig) -> Job:
         raise ConfigError("There is nothing to look at; give --source, --labels, --target or --truth.")
     sizes = {"source": config.source_voxel_nm, "target": config.target_voxel_nm}
     volumes = {role: Volume.open(path, voxel_nm=sizes.get(role)) for role, path in paths.items() if path is not None}
+    stems = [path.stem for path in paths.values() if path is not None]
+    for role, volume in volumes.items():
+        if stems.count(paths[role].stem) > 1:  # files of the same name in their folders
+            volumes[role] = replace(volume, name=f"{paths[role].parent.name}/{paths[role].stem}")
     found: list[Finding] = []
     for image, role in PAIRS:
         if role in volumes:
@@ -52,7 +56,8 @@ def check(config: CheckConfig) -> Job:
     yield Progress(1, 2, "checks", "looking at the data")
     found += contrasts(volumes)
     for finding in in_order(found):
-        yield Notice(f"{finding.level}: {finding.text}", "info" if finding.level == "info" else "warning")
+        text = f"Work cannot start. {finding.text}" if finding.level == "error" else finding.text
+        yield Notice(text, "info" if finding.level == "info" else "warning")
     yield Finished(CheckResult(tuple(in_order(found)), all(finding.level != "error" for finding in found)))
 
 
