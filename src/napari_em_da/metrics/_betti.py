@@ -14,6 +14,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from napari_em_da.metrics._union import root, roots
+
 Mask = npt.NDArray[np.bool_]
 Ids = npt.NDArray[np.int64]
 
@@ -99,26 +101,11 @@ class _Components:
         self.count += int(new) - joins
         last = labels[-1].astype(np.int64)
         last[last > 0] += before
-        self._face = fastremap.renumber(_roots(parent)[last], preserve_zero=True)[0].astype(np.int64)
+        self._face = fastremap.renumber(roots(parent)[last], preserve_zero=True)[0].astype(np.int64)
 
 
 def _outside(shape: tuple[int, ...]) -> Mask:
     return np.ones((1, shape[0] + 2, shape[1] + 2), np.bool_)
-
-
-@numba.njit(nogil=True, cache=True)
-def _root(parent, node):  # type: ignore[no-untyped-def]  # pragma: no cover
-    while parent[node] != node:
-        parent[node] = parent[parent[node]]
-        node = parent[node]
-    return node
-
-
-@numba.njit(nogil=True, cache=True)
-def _roots(parent):  # type: ignore[no-untyped-def]  # pragma: no cover
-    for node in range(parent.shape[0]):
-        parent[node] = _root(parent, node)
-    return parent
 
 
 @numba.njit(nogil=True, cache=True)
@@ -133,7 +120,7 @@ def _join(face, first, before, reach, parent):  # type: ignore[no-untyped-def]  
             for v in range(max(0, y - reach), min(height, y + reach + 1)):
                 for u in range(max(0, x - reach), min(width, x + reach + 1)):
                     if first[v, u]:
-                        a, b = _root(parent, face[y, x]), _root(parent, before + first[v, u])
+                        a, b = root(parent, face[y, x]), root(parent, before + first[v, u])
                         if a != b:
                             parent[max(a, b)] = min(a, b)
                             joins += 1

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from napari_em_da.errors import ResourceError
 from napari_em_da.events import Progress
 from napari_em_da.metrics._base import BLOCK_VOXELS, load
+from napari_em_da.metrics._union import united
 from napari_em_da.postprocess._base import Depth, Stack, check_probabilities
 from napari_em_da.volume import spread
 
@@ -232,15 +233,11 @@ def _merged(sizes: tuple[int, ...], least: int) -> list[int]:
 
 def _joined(blocks: Blocks) -> npt.NDArray[np.int64]:
     """Return the table of final ids: one number per object, counted from 1 over the objects outside halos."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     offsets = blocks.offsets
     total = int(offsets[-1])
     pairs = [same_objects(a, b) + offsets[[i, j]] - 1 for i, j, a, b in blocks.shared()]
     first, second = np.concatenate([np.empty((0, 2), np.int64), *pairs]).T
-    links = coo_array((np.ones(len(first), np.bool_), (first, second)), shape=(total, total))
-    _, objects = connected_components(links, directed=False) if total else (0, np.empty(0, np.int64))
+    objects = united(total, first, second)
     kept = np.zeros(total, np.bool_)
     for number, offset in enumerate(offsets[:-1]):
         kept[blocks.inside(number) + offset - 1] = True

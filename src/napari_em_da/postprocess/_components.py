@@ -27,6 +27,7 @@ from napari_em_da.postprocess._seams import (
     Seam,
     Table,
     borders,
+    distinct,
     joined,
     numbered,
     paired,
@@ -34,6 +35,7 @@ from napari_em_da.postprocess._seams import (
 )
 
 _MOST = np.iinfo(np.uint32).max
+_BLOCK_VOXELS = 1 << 21
 
 
 def components(labels: Any, *, connectivity: int = 1, sections: bool = False) -> Any:
@@ -247,18 +249,18 @@ class _Search:
         seam = self.seams[axis]
         seam.advance(box, block.dtype)
         if box[axis].start == 0:
-            self.frame.append(np.unique(first))
+            self.frame.append(distinct(first))
         else:
             label = block.take(0, axis)
             for step in self.rule.steps(axis):
                 before, its_label = seam.before(box, step)
                 same = (before > 0) & (first > 0) & (its_label == label)
-                self.links.append(np.unique(paired(before[same], first[same])))
+                self.links.append(distinct(paired(before[same], first[same])))
                 if self.contacts and step == (0, 0):
                     differ = its_label != label
                     self.faces.append(borders(before[differ], first[differ]))
         if box[axis].stop == self.shape[axis]:
-            self.frame.append(np.unique(last))
+            self.frame.append(distinct(last))
         seam.leave(box, last, block.take(-1, axis))
 
     def _count_inside(self, ids: Table, offset: int) -> None:
@@ -281,6 +283,15 @@ class _Search:
 
 
 def _boxes(array: Any) -> list[Box]:
-    """Return the regions of an array with all three axes and their true ends, in the order of z, y, x."""
-    full = [tuple(slice(*part.indices(n)[:2]) for part, n in zip(r, array.shape, strict=False)) for r in regions(array)]
-    return [(*box, *(slice(0, n) for n in array.shape[len(box) :])) for box in full]  # type: ignore[misc]
+    """Return the regions of an array with all three axes and their true ends, in the order of z, y, x.
+
+    The chunks of a dask array; of one in memory, parts that fit into a processor's cache, which is faster than larger
+    ones, and short, for cc3d holds the interpreter meanwhile and with it the viewer.
+    """
+    if hasattr(array, "numblocks"):
+        return [(z, y, x) for z, y, x in regions(array)]
+    _, height, width = array.shape
+    rows = max(1, _BLOCK_VOXELS // max(1, width))
+    steps = (max(1, rows // max(1, height)), rows)
+    parts = [[slice(i, min(i + by, n)) for i in range(0, n, by)] for n, by in zip(array.shape, steps, strict=False)]
+    return [(z, y, slice(0, width)) for z, y in product(*parts)]

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_em_da.metrics._union import united
+
 Ids = npt.NDArray[np.uint32]
 Table = npt.NDArray[Any]
 Counts = npt.NDArray[np.int64]
@@ -79,20 +81,16 @@ def borders(before: Ids, after: Ids) -> tuple[Pairs, Counts]:
     return np.unique(paired(before, after), return_counts=True)
 
 
+def distinct(values: Table) -> Table:
+    """Return the different values, sorted. `numpy.unique` hashes them, which takes far longer if most differ."""
+    ordered = np.sort(values, axis=None)
+    found: Table = ordered[_starts(ordered)]
+    return found
+
+
 def joined(total: int, links: Pairs) -> Ids:
     """Return the component of each piece, numbered in the order of their first pieces; piece 0 is component 0."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    if not links.size:
-        return np.arange(total, dtype=np.uint32)
-    graph = coo_array((np.ones(len(links), np.bool_), _split(links)), shape=(total, total))
-    _, groups = connected_components(graph, directed=False)
-    _, first = np.unique(groups, return_index=True)
-    rank = np.empty(len(first), np.uint32)
-    rank[np.argsort(first)] = np.arange(len(first), dtype=np.uint32)
-    roots: Ids = rank[groups]
-    return roots
+    return united(total, *_split(links)).astype(np.uint32)
 
 
 def summed(faces: list[tuple[Pairs, Counts]], roots: Ids) -> Counts:
@@ -100,8 +98,16 @@ def summed(faces: list[tuple[Pairs, Counts]], roots: Ids) -> Counts:
     pairs = np.concatenate([np.zeros(0, np.uint64), *(keys for keys, _ in faces)])
     counts = np.concatenate([np.zeros(0, np.int64), *(count for _, count in faces)])
     a, b = (roots[side] for side in _split(pairs))
-    keys, where = np.unique(np.concatenate([paired(a, b), paired(b, a)]), return_inverse=True)
-    total = np.bincount(where, np.concatenate([counts, counts]), len(keys)).astype(np.int64)
-    first, second = _split(keys)
+    both = np.concatenate([paired(a, b), paired(b, a)])
+    order = np.argsort(both)
+    keys, counts = both[order], np.concatenate([counts, counts])[order]
+    starts = _starts(keys)
+    first, second = _split(keys[starts])
+    total = np.add.reduceat(counts, starts) if len(starts) else counts
     rows = np.stack([first.astype(np.int64), second.astype(np.int64), total], 1)
     return rows[first > 0]
+
+
+def _starts(ordered: Table) -> Counts:
+    """Return where each different value begins."""
+    return np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)])
