@@ -148,6 +148,7 @@ def test_places_are_walked_through_by_key_and_remembered(page: Any, viewer: Any,
     assert page.places.current == first and viewer.dims.current_step[0] == first[0]
     middle = large.data_to_world((first[0], first[1] + 127.5, first[2] + 127.5))
     np.testing.assert_allclose(viewer.scene.camera.center[-2:], middle[1:], atol=8)
+    qtbot.waitUntil(lambda: "suggestion" in viewer.layers, timeout=LONG_MS)
     frame = viewer.layers["suggestion"]
     corners, sides = np.moveaxis(np.asarray(frame.data), 1, 0)
     np.testing.assert_array_equal(corners + sides, np.roll(corners, -1, 0))
@@ -156,7 +157,9 @@ def test_places_are_walked_through_by_key_and_remembered(page: Any, viewer: Any,
     assert viewer.layers.selection.active is not frame
     press(page, "N")
     second = page.places.places[1].box
-    assert page.places.current == second and [layer.name for layer in viewer.layers].count("suggestion") == 1
+    assert page.places.current == second
+    qtbot.waitUntil(lambda: page.places.frame.data[0, 0, 0] == second[0], timeout=LONG_MS)
+    assert [layer.name for layer in viewer.layers].count("suggestion") == 1
     press(page, "Shift+N")
     assert page.places.current == first
     assert page.places.seen == [first, second]
@@ -164,7 +167,7 @@ def test_places_are_walked_through_by_key_and_remembered(page: Any, viewer: Any,
     assert table.item(0, 0).text() == "✓" and page.places.current == second
     viewer.layers.remove("suggestion")
     page.places.step(-1)
-    assert "suggestion" in viewer.layers, "a frame that was removed comes back"
+    qtbot.waitUntil(lambda: "suggestion" in viewer.layers, timeout=LONG_MS)  # one that was removed comes back
 
     again = CorrectPage(viewer, page.session)
     qtbot.addWidget(again)

@@ -52,7 +52,11 @@ def docked(viewer: Any) -> GuideDock:
     """Open the dock as the plugin menu does."""
     _, dock = viewer.window.add_plugin_dock_widget("napari-em-da", "EM DA")
     assert isinstance(dock, GuideDock)
-    QApplication.processEvents()
+    assert not dock.pages, "an empty dock is there at once"
+    end = time.monotonic() + LONG_MS / 1000
+    while not dock.pages and time.monotonic() < end:
+        QApplication.processEvents()
+    assert list(dock.pages) == ["data"] and dock.current == "data"
     return dock
 
 

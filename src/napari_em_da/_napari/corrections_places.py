@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_em_da._napari.message import Message
+from napari_em_da._napari.turns import Turns
 from napari_em_da._napari.worker import JobRunner
 from napari_em_da.errors import EmDaError
 from napari_em_da.jobs import Job
@@ -55,6 +56,7 @@ class PlaceList(QWidget):
         self.current: Window | None = None
         self.image: Layer | None = None
         self.frame: Vectors | None = None
+        self.turns = Turns(self)
         self.find_button = QPushButton("Find places to look at")
         self.find_button.setToolTip("Where the network is unsure, or objects are unlikely: worth a correction")
         self.table = QTableWidget(0, 4)
@@ -162,11 +164,13 @@ class PlaceList(QWidget):
         if canvas is not None and dims.ndisplay == 2:
             size = np.abs(np.asarray(image.scale[-2:])) * (height, width)
             camera.zoom = SHARE * float(np.min(np.asarray(canvas) / size))
-        self._draw(image)
+        self.turns.drop()
+        self.turns.later(lambda: self._draw(image))  # the section first: a new layer takes as long again
         self.went.emit()
 
     def forget_frame(self) -> None:
         """Take the frame out of the viewer."""
+        self.turns.drop()
         if self.frame is not None and self.frame in self.viewer.layers:
             self.viewer.layers.remove(self.frame)
         self.frame = None
@@ -188,7 +192,7 @@ class PlaceList(QWidget):
             self.show_places(places, self.image)
 
     def _draw(self, image: Layer) -> None:
-        if self.current is None:
+        if self.current is None or image not in self.viewer.layers:
             return
         z, y, x, height, width = self.current
         low, high = (y - 0.5, x - 0.5), (y + height - 0.5, x + width - 0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from functools import cached_property
 from typing import Any
 
 from napari.layers import Layer
@@ -20,9 +21,10 @@ from napari_em_da._napari.page import WIDTH, Page
 from napari_em_da._napari.records import Opened, Reopened, layer_of, path_of, reopening, roles_of
 from napari_em_da._napari.session import Session
 from napari_em_da._napari.stepper import Onward, Stepper
+from napari_em_da._napari.turns import Turns
 from napari_em_da._napari.worker import JobRunner
 from napari_em_da.errors import EmDaError
-from napari_em_da.layers.settings import apply_settings, read_settings
+from napari_em_da.layers.settings import Settings, apply_settings, read_settings
 
 PAGES = {  # in their order: the module and the class of each
     "data": "DataPage",
@@ -51,8 +53,6 @@ class GuideDock(QWidget):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
         self.session = Session(napari_viewer)
-        self.settings = read_settings()
-        apply_settings(self.settings)
         self.keeper, self.garbage = Keeper(self.session), Garbage(napari_viewer)
         self.pages: dict[str, Page] = {}
         self._panels: dict[str, list[JobPanel]] = {}
@@ -78,7 +78,19 @@ class GuideDock(QWidget):
         self._look.timeout.connect(self.garbage.settle)
         self._lay_out()
         self._connect()
-        self.show_page("data")
+        self._turns = Turns(self)  # the empty dock appears at once, and then fills
+        self._turns.later(lambda: self.settings, self._begin)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The preferences, read once; napari looks through all plugins for them."""
+        found = read_settings()
+        apply_settings(found)
+        return found
+
+    def _begin(self) -> None:
+        if not self.pages:
+            self.show_page("data")
 
     def _lay_out(self) -> None:
         column = QVBoxLayout(self)
@@ -127,11 +139,12 @@ class GuideDock(QWidget):
 
     def _page(self, name: str) -> Page:
         if name not in self.pages:
+            settings = self.settings  # before the page loads anything: torch reads the number of threads only once
             kind = getattr(importlib.import_module(f"napari_em_da._napari.{name}_page"), PAGES[name])
             page = kind(self.session.viewer, self.session)
             for form in page.findChildren(Form):
                 if "device" in form.editors:
-                    form.editors["device"].set(self.settings.device)
+                    form.editors["device"].set(settings.device)
             page.restore(self._restored.pop(name, {}))
             page.edited.connect(self._save.start)
             self.pages[name], self._panels[name] = page, page.findChildren(JobPanel)
@@ -140,8 +153,8 @@ class GuideDock(QWidget):
 
     @property
     def current(self) -> str:
-        """Name of the page that is shown."""
-        return next(name for name, page in self.pages.items() if page is self.stack.currentWidget())
+        """Name of the page that is shown; of the first one while the dock is empty."""
+        return next((name for name, page in self.pages.items() if page is self.stack.currentWidget()), "data")
 
     def mark(self) -> None:
         """Show which pages are done and which work."""
@@ -165,6 +178,7 @@ class GuideDock(QWidget):
         """Save, let go of the project, and stop every job: the dock or the window goes away."""
         for timer in (self._save, self._look):
             timer.stop()
+        self._turns.drop()
         self.opener.abandon()
         for page in self.pages.values():
             page.close_jobs()

@@ -27,9 +27,16 @@ class Turns(QTimer):
 
     def do(self, *acts: Callable[[], object]) -> None:
         """Do these after what waits already: the first one at once if nothing does, each other one in its turn."""
+        waiting = self.isActive()
+        self.later(*acts)
+        if not waiting:
+            self._next()
+
+    def later(self, *acts: Callable[[], object]) -> None:
+        """Do these after what waits already, each one in a turn to come."""
         self._acts.extend(acts)
         if not self.isActive():
-            self._next()
+            self.start()
 
     def drop(self) -> None:
         """Forget what waits."""
