@@ -60,7 +60,8 @@ def layer(image: np.ndarray, nm: float | tuple[float, ...] = TRAINED_NM) -> Any:
 
 
 def whole(image: Any, run: Path, folder: Path, **options: Any) -> tuple[np.ndarray, Any]:
-    job = layers.segment(image, run, folder / "whole.tif", precision="fp32", device="cpu", **options)
+    """Segment each section for itself, as a view is."""
+    job = layers.segment(image, run, folder / "whole.tif", precision="fp32", device="cpu", smooth_z=0, **options)
     result = em.run(job)
     return Volume.open(result.output).read(), result
 
@@ -155,7 +156,7 @@ def test_labels_grow_with_the_blocks_and_a_cancelled_job_goes_on(
     growing = layers.GrowingLabels(tissue[0].shape, layers.run_classes(run))
     growing.follow(output)
     assert not np.asarray(growing).any()
-    options: dict[str, Any] = {"precision": "fp32", "device": "cpu", "batch": 2}
+    options: dict[str, Any] = {"precision": "fp32", "device": "cpu", "batch": 2, "smooth_z": 0}
     job = layers.segment(image, run, output, **options)
     for event in job:
         if isinstance(event, Progress) and event.unit == "blocks" and event.done == 2:

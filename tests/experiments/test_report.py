@@ -52,9 +52,10 @@ def test_a_line_is_the_mean_over_seeds(rows: Callable[..., Rows]) -> None:
     ious = [0.41, 0.47, 0.53]
     found = [row("coral", iou, seed, seconds=60.0 * (seed + 1), step_cost_ratio=NAN) for seed, iou in enumerate(ious)]
     found[1] = replace(found[1], chosen_without_labels="source_only, step 0", step_cost_ratio=1.25)
+    found[2] = replace(found[2], smoothed_iou=0.6)
     line = cells(table(rows(*found)), "coral")
     expected = f"{np.mean(ious):.3f} ± {np.std(ious, ddof=1):.3f}"
-    assert line == ["`coral`", "3", expected, "0.600 ± 0.000", "1.25", "2.0", "1", "0.550 ± 0.000"]
+    assert line == ["`coral`", "3", expected, "0.600", "0.600 ± 0.000", "1.25", "2.0", "1", "0.550 ± 0.000"]
 
 
 def test_bounds_stand_first_and_last_and_auto_is_bold(rows: Callable[..., Rows]) -> None:
@@ -92,6 +93,11 @@ def test_the_mean_of_the_pairs_and_the_worst_one(rows: Callable[..., Rows]) -> N
         found += [row(name, iou, pair=pair) for name, iou in zip(names, ious, strict=True)]
     text = table(rows(*found, row("source_only", 0.3, pair="c->d")))
     assert "On the mean of 2 pairs `auto` recovers 48%" in text  # (0.645 - 0.5) / (0.8 - 0.5)
+    assert "Averaged along z" not in text
+    three = [replace(one, smoothed_iou=one.iou + 0.1 * (one.method == "auto")) for one in found]
+    text_z = table(rows(*three))
+    assert "Averaged along z, `auto` recovers 82%" in text_z  # (0.745 - 0.5) / (0.8 - 0.5)
+    assert "Averaged along z, `auto` recovers 100%" in text_z  # of the first pair
     assert f"is -0.010, on {OTHER}." in text and "Not counted, for rows are missing: c->d." in text
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from napari_em_da.config import (
+    ChainConfig,
     EvaluateConfig,
     LabelledConfig,
     NetworkConfig,
@@ -21,6 +22,8 @@ from napari_em_da.config import (
 from napari_em_da.errors import ConfigError, DataError
 from napari_em_da.events import Notice, Progress
 from napari_em_da.jobs import run
+from napari_em_da.postprocess import apply_chain
+from napari_em_da.postprocess._base import Stack
 from napari_em_da.volume import Volume
 from napari_em_da.workflows import evaluate, segment, train
 from napari_em_da.workflows.segment import resample, resize_sections
@@ -70,6 +73,39 @@ def test_output_holds_the_label_values_of_the_training_labels(tiny: Path, traine
     np.testing.assert_array_equal(np.array([0, 2, 1])[p.argmax(-1)], labels)  # index 1 is mito (2), 2 is membrane (1)
     assert result.foreground["mito"] == pytest.approx((labels == 2).mean())
     assert json.loads((tmp_path / "s.tif.json").read_text())["classes"] == {"mito": [2], "membrane": [1]}
+
+
+def test_a_volume_is_averaged_along_z_as_the_step_averages_probabilities(
+    tiny: Path, trained: Path, tmp_path: Path
+) -> None:
+    """The step is checked against scipy; a share of 1 makes the phantom's small objects wide enough."""
+    for name, share in (("plain", 0.0), ("averaged", 1.0)):
+        out = tmp_path / f"{name}.tif"
+        run(segment(job(tiny, trained, out, probabilities=tmp_path / f"{name}-p.zarr", smooth_z=share)))
+    plain, averaged = (Volume.open(tmp_path / f"{name}-p.zarr") for name in ("plain", "averaged"))
+    chain = ChainConfig(steps=({"name": "smooth_z", "options": {"share": 1.0}},))
+    stack = Stack(plain.read(), "probabilities", plain.voxel_nm, ("background", "mito", "membrane"))
+    expected = apply_chain(chain, stack).data
+    assert np.abs(expected - plain.read()).max() > 0.01, "nothing to average would prove nothing"
+    np.testing.assert_allclose(averaged.read(), expected, atol=1e-5)
+    labels = np.array([0, 2, 1])[averaged.read().argmax(-1)]
+    np.testing.assert_array_equal(Volume.open(tmp_path / "averaged.tif").read(), labels)
+    about = [json.loads((tmp_path / f"{name}.tif.json").read_text()) for name in ("plain", "averaged")]
+    assert about[0]["averaged_nm"] == {} and about[1]["averaged_nm"]["mito"] > 0
+
+
+def test_averaging_that_was_stopped_is_made_again(tiny: Path, trained: Path, tmp_path: Path) -> None:
+    run(segment(job(tiny, trained, tmp_path / "whole.tif", smooth_z=1.0)))
+    stopped = segment(job(tiny, trained, tmp_path / "parts.tif", smooth_z=1.0))
+    for event in stopped:
+        if isinstance(event, Progress) and event.stage == "averaging along z" and event.done == 2:
+            break
+    stopped.close()
+    events = list(segment(job(tiny, trained, tmp_path / "parts.tif", smooth_z=1.0)))
+    blocks = [e for e in events if isinstance(e, Progress) and e.unit == "blocks"]
+    assert all(e.done == e.total for e in blocks), "no block is segmented again"
+    parts, whole = (Volume.open(tmp_path / f"{name}.tif").read() for name in ("parts", "whole"))
+    np.testing.assert_array_equal(parts, whole)
 
 
 def test_symmetry_average_of_a_flipped_image_is_the_flipped_average(tiny: Path, trained: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from napari_em_da.io import working_store
 from napari_em_da.jobs import Job
 
 MAIN = ("tta", "precision", "checkpoint")
-MORE = ("tile_px", "batch", "device", "overwrite")
+MORE = ("smooth_z", "tile_px", "batch", "device", "overwrite")
 FOLLOW_MS = 150
 REFRESH_MS = 500
 REGION = 16  # sections
@@ -59,14 +59,16 @@ class SegmentPage(Page):
         self.probabilities = PathLine("Probability volume to write", "beside the labels", folder=False)
         nowhere = SegmentConfig(image=Path("layer"), run=Path("run"), output=Path("labels.tif"))
         self.options = Form(nowhere, only=MAIN, titles={"tta": "Average over 8 symmetries (slower)"})
-        self.more = Form(nowhere, only=MORE)
+        self.more = Form(nowhere, only=MORE, titles={"smooth_z": "Average along z"})
         self.sections = QSpinBox()
         self.sections.setRange(1, 9999)
         self.sections.setValue(REGION)
         self.sections.setToolTip("A region is what is in view, through so many sections around the one in view")
         self.result, self.turns = GrowingLayer(self.session), Turns(self)
         self.section_button = QPushButton("This section")
-        self.section_button.setToolTip("Segment the section in view now; the volume will look exactly the same there")
+        self.section_button.setToolTip(
+            "Segment the section in view now, by itself; the whole volume is averaged along z afterwards (More options)"
+        )
         self.section_button.clicked.connect(lambda _=False: self.look())
         self.following = QCheckBox("Follow the section in view")
         self.following.setToolTip("Segment each section as you come to it")

@@ -128,6 +128,7 @@ def segment(
     voxel_nm: Voxel = None,
     checkpoint: Literal["best", "last"] = "best",
     tta: bool = False,
+    smooth_z: float = 0.2,
     tile_px: int | None = None,
     batch: int | None = None,
     precision: Literal["auto", "bf16", "fp32"] = "auto",
@@ -153,6 +154,9 @@ def segment(
         Which weights of the run.
     tta
         Average over the 8 in-plane symmetries.
+    smooth_z
+        Average along z what a 2D network finds: standard deviation as a share of each class's width; 0: each section
+        for itself.
     tile_px
         In-plane tile; chosen from the memory if absent.
     batch

@@ -20,6 +20,11 @@ class SegmentConfig(Config):
     voxel_nm: VoxelSize | None = Field(None, description="Voxel size z,y,x in nm; taken from the file if absent")
     checkpoint: Literal["best", "last"] = Field("best", description="Which weights")
     tta: bool = Field(False, description="Average over the 8 in-plane symmetries")
+    smooth_z: Fraction = Field(
+        0.2,
+        description="Average along z what a 2D network finds: standard deviation as a share of each class's width; "
+        "0: each section for itself",
+    )
     tile_px: Count | None = Field(None, description="In-plane tile; chosen from the memory if absent")
     batch: Count | None = Field(None, description="Tiles per pass; chosen from the memory if absent")
     precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 where the machine computes it")

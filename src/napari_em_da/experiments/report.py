@@ -6,12 +6,11 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 from napari_em_da.errors import DataError
 from napari_em_da.experiments.correlation import Rho, correlations, section, shown
-from napari_em_da.experiments.results import EXPECTED, Gap, Group, Result, place, summarise
+from napari_em_da.experiments.results import EXPECTED, SMOOTHED, Gap, Group, Result, place, summarise
 from napari_em_da.experiments.rows import AUTO, SUPERVISED, read_table
 from napari_em_da.selection.ranking import SOURCE_ONLY
 from napari_em_da.training.checkpoint import write_text
@@ -40,7 +39,8 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
         "checkpoint was chosen without target labels, except for `target_supervised`, which trains on them. Step cost: "
         "time of a step over that of a supervised step. Minutes: training of that row alone, on top of the source "
         "model for the methods; `auto` is the sum of what it tried. Source kept: seeds for which the unadapted source "
-        "model was chosen."
+        "model was chosen. Each section is segmented for itself, except where it says averaged along z, as `segment` "
+        "does by default."
     ]
     for (pair, profile), results in groups.items():
         parts += [f"### {pair} ({profile} profile)", "\n".join(_lines(results)), _gap_sentence(results)]
@@ -49,7 +49,7 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def _lines(results: Mapping[str, Result]) -> Iterator[str]:
-    heads = ("method", "seeds", "IoU", "Dice", "step cost", "minutes", "source kept", ORACLE)
+    heads = ("method", "seeds", "IoU", "IoU, averaged along z", "Dice", "step cost", "minutes", "source kept", ORACLE)
     yield f"| {' | '.join(heads)} |"
     yield "| --- |" + " ---: |" * (len(heads) - 1)
     for name, result in results.items():
@@ -57,6 +57,7 @@ def _lines(results: Mapping[str, Result]) -> Iterator[str]:
             f"`{name}`",
             str(len(result.seeds)),
             _spread(result, "iou"),
+            _spread(result, SMOOTHED),
             _spread(result, "dice"),
             shown(result.mean("step_cost_ratio"), ".2f"),
             shown(result.mean("seconds") / 60, ".1f"),
@@ -80,7 +81,9 @@ def _gap_sentence(results: Mapping[str, Result]) -> str:
         reason = f"{', '.join(f'`{n}`' for n in missing)} not measured" if missing else "no seed has all three rows"
         return f"Share of the gap that `auto` recovers: not known ({reason})."
     text = str(gap)
-    return f"{text[0].upper() + text[1:]} ({_count(gap.seeds, 'seed')}).{_announced(results[AUTO])}"
+    smooth = Gap.of(results, SMOOTHED)
+    also = "" if smooth is None else f" Averaged along z, {smooth}."
+    return f"{text[0].upper() + text[1:]} ({_count(gap.seeds, 'seed')}).{also}{_announced(results[AUTO])}"
 
 
 def _announced(auto: Result) -> str:
@@ -95,18 +98,15 @@ def _overall(groups: Mapping[Group, Mapping[str, Result]]) -> Iterator[tuple[str
         gaps = {pair: gap for pair, gap in known.items() if gap is not None}
         if len(gaps) < 2:
             continue
-        mean = Gap(
-            fmean(g.source for g in gaps.values()),
-            fmean(g.auto for g in gaps.values()),
-            fmean(g.supervised for g in gaps.values()),
-        )
         worst = min(gaps, key=lambda pair: gaps[pair].auto - gaps[pair].source)
         change = gaps[worst].auto - gaps[worst].source
         without = [pair for pair in known if pair not in gaps]
+        smooth = [gap for pair in gaps if (gap := Gap.of(groups[pair, profile], SMOOTHED)) is not None]
         yield (
             profile,
-            f"On the mean of {len(gaps)} pairs {mean}. The smallest change from `source_only` to `auto` is "
-            f"{change:+.3f}, on {worst}."
+            f"On the mean of {len(gaps)} pairs {Gap.mean(list(gaps.values()))}. The smallest change from `source_only` "
+            f"to `auto` is {change:+.3f}, on {worst}."
+            + (f" Averaged along z, {Gap.mean(smooth)}." if len(smooth) == len(gaps) else "")
             + (f" Not counted, for rows are missing: {', '.join(without)}." * bool(without)),
         )
 

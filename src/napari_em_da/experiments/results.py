@@ -14,7 +14,8 @@ from napari_em_da.selection.ranking import SOURCE_ONLY
 
 _ORDER = (SOURCE_ONLY, *METHODS, "", AUTO, SUPERVISED)  # "": methods that the grid does not know
 EXPECTED = ("expected_iou", "expected_low", "expected_high")
-_NUMBERS = ("iou", "dice", "step_cost_ratio", "seconds", "oracle_iou", *EXPECTED)
+SMOOTHED = "smoothed_iou"
+_NUMBERS = ("iou", "dice", "step_cost_ratio", "seconds", "oracle_iou", *EXPECTED, SMOOTHED)
 
 Group = tuple[str, str]  # pair and profile: budgets differ between profiles, so their rows do not mix
 
@@ -97,14 +98,19 @@ class Gap:
     seeds: int = 1
 
     @classmethod
-    def of(cls, results: Mapping[str, Result]) -> Gap | None:
+    def of(cls, results: Mapping[str, Result], column: str = "iou") -> Gap | None:
         """Return it, or None where no seed has all three."""
         if not {SOURCE_ONLY, AUTO, SUPERVISED} <= set(results):
             return None
         three = [results[name] for name in (SOURCE_ONLY, AUTO, SUPERVISED)]
-        seeds = [s for s in three[0].seeds if not any(math.isnan(r.values["iou"].get(s, math.nan)) for r in three)]
-        source, auto, supervised = (result.mean("iou", seeds) for result in three)
+        seeds = [s for s in three[0].seeds if not any(math.isnan(r.values[column].get(s, math.nan)) for r in three)]
+        source, auto, supervised = (result.mean(column, seeds) for result in three)
         return cls(source, auto, supervised, len(seeds)) if seeds else None
+
+    @classmethod
+    def mean(cls, gaps: Sequence[Gap]) -> Gap:
+        """Return the mean of several pairs."""
+        return cls(fmean(g.source for g in gaps), fmean(g.auto for g in gaps), fmean(g.supervised for g in gaps))
 
     def __str__(self) -> str:
         reached = f"IoU {self.source:.3f} to {self.auto:.3f}, {self.supervised:.3f} with target labels"

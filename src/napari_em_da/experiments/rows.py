@@ -22,7 +22,8 @@ AUTO = "auto"
 class Row:
     """One line of the adaptation benchmark; ``oracle_*`` use the target's test labels and are for comparison only.
 
-    ``expected_*`` is what ``auto`` announced: the IoU to expect, over all classes, and the ends of its range.
+    ``expected_*`` is what ``auto`` announced: the IoU to expect, over all classes, and the ends of its range. The other
+    columns are of sections segmented each for itself; ``smoothed_iou`` is with the averaging along z of ``segment``.
     """
 
     pair: str
@@ -40,6 +41,7 @@ class Row:
     expected_iou: float = float("nan")
     expected_low: float = float("nan")
     expected_high: float = float("nan")
+    smoothed_iou: float = float("nan")
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

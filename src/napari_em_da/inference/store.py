@@ -56,6 +56,10 @@ class Prediction:
         """Return the probabilities lazily with channels last, as volumes have them: (Z, Y, X, C) float32."""
         return self._open("probabilities", channels=True)
 
+    def smoothed(self) -> Volume:
+        """Return the probabilities averaged along z, where `along_z.smooth` has written them."""
+        return self._open("smoothed", channels=True)
+
     def remove(self) -> None:
         """Delete the working store, once its arrays have been written elsewhere."""
         remove_store(self.store)
@@ -219,7 +223,7 @@ class Store:
         if len(self.stacks) > 1:
             arrays = {name: array.oindex for name, array in arrays.items()}
             where = (self.stacks[stack][block.core[0]], *block.core[1:])  # type: ignore[assignment]
-        with _enough_disk():
+        with enough_disk():
             if "labels" in arrays:
                 arrays["labels"][where] = labels[block.inner]
             if "probabilities" in arrays and probabilities is not None:
@@ -272,7 +276,8 @@ def remove_store(path: Path) -> None:
 
 
 @contextmanager
-def _enough_disk() -> Iterator[None]:
+def enough_disk() -> Iterator[None]:
+    """Turn a full disk into a ResourceError that says what to do."""
     try:
         yield
     except OSError as error:

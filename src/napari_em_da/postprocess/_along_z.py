@@ -6,8 +6,9 @@ Everything here works on one piece of a section at a time, (C, Y, X), whoever re
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -71,18 +72,29 @@ class Tally:
 
     def widths(self) -> npt.NDArray[np.float64]:
         """Return the width of each class in nm, 0 where it was not found."""
-        return 4 * np.divide(self._depths, self._pixels, out=np.zeros_like(self._depths), where=self._pixels > 0)
+        widths: npt.NDArray[np.float64] = 4 * np.divide(
+            self._depths, self._pixels, out=np.zeros_like(self._depths), where=self._pixels > 0
+        )
+        return widths
 
     def correlations(self) -> npt.NDArray[np.float64]:
         """Return how each class's map correlates with that of the next section: (C, Z - 1); 0 where it is constant."""
         n, a, b, aa, bb, ab = self._sums
         spread = np.sqrt(np.maximum(n * aa - a * a, 0) * np.maximum(n * bb - b * b, 0))
-        return np.divide(n * ab - a * b, spread, out=np.zeros_like(spread), where=spread > 1e-6 * n)
+        found: npt.NDArray[np.float64] = np.zeros_like(spread)
+        np.divide(n * ab - a * b, spread, out=found, where=spread > 1e-6 * n)
+        return found
 
 
 def looked_at(depth: int) -> list[int]:
     """Return the sections in which widths are measured."""
     return sorted({round(z) for z in np.linspace(0, depth - 1, min(depth, LOOKS))})
+
+
+def pieces(sizes: Sequence[Sequence[int]]) -> list[tuple[slice, ...]]:
+    """Return the parts of a section to read at once, from the sizes of its chunks along y and x."""
+    starts = [np.concatenate([[0], np.cumsum(n)]) for n in sizes]
+    return list(product(*([slice(int(a), int(b)) for a, b in pairwise(ends)] for ends in starts)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +123,11 @@ class Plan:
     def idle(self) -> bool:
         """Whether nothing changes."""
         return not self.sigmas[1:].any()
+
+    @property
+    def gaps(self) -> int:
+        """Number of places that nothing is averaged across."""
+        return int(self.stretch[self.sigmas > 0, -1].max(initial=0))
 
     def weights(self, c: int, z: int) -> list[tuple[int, float]]:
         """Return the sections that make a class's map of one section, and their weights, which sum to 1.

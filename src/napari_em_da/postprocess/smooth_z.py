@@ -7,7 +7,6 @@ is averaged across a gap in the stack, where the maps of two sections have nothi
 
 from __future__ import annotations
 
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from napari_em_da.config import Options as Base
 from napari_em_da.errors import ConfigError
 from napari_em_da.events import Progress
 from napari_em_da.lazy import computed
-from napari_em_da.postprocess._along_z import Plan, Tally, looked_at
+from napari_em_da.postprocess._along_z import Plan, Tally, looked_at, pieces
 from napari_em_da.postprocess._base import Stack, Step, Work
 
 
@@ -43,7 +42,8 @@ def apply(stack: Stack, options: Options) -> Work:
     """
     data, depth, classes = stack.data, stack.shape[0], stack.data.shape[3]
     tally = Tally(classes, depth, stack.nm())
-    looks, parts = looked_at(depth), pieces(data)
+    looks = looked_at(depth)
+    parts = pieces(data.chunks[1:3] if stack.lazy else [[n] for n in stack.shape[1:]])
     for number, z in enumerate(looks):
         yield Progress(number, len(looks), "sections", "measuring widths")
         tally.measure(computed(data[z]).argmax(-1))
@@ -67,16 +67,6 @@ def apply(stack: Stack, options: Options) -> Work:
         return stack.with_data(stack.outside_labelled(result.astype(data.dtype, copy=False)))
     yield Progress(depth, depth, "sections", "averaging along z")
     return stack.with_data(stack.outside_labelled(_lazily(data, plan)))
-
-
-def pieces(data: Any) -> list[tuple[slice, slice]]:
-    """Return the parts of a section to read at once: the chunks of a lazy stack (Z, Y, X, C), else all of it."""
-    if not hasattr(data, "dask"):
-        return [(slice(None), slice(None))]
-    sizes = data.chunks[1:3]
-    ends = [np.cumsum(n) for n in sizes]
-    y, x = ([slice(int(b - n), int(b)) for b, n in zip(e, s, strict=True)] for e, s in zip(ends, sizes, strict=True))
-    return list(product(y, x))
 
 
 def _lazily(data: Any, plan: Plan) -> Any:

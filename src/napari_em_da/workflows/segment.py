@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from napari_em_da.config import ImageConfig, SegmentConfig
 from napari_em_da.events import Finished, Notice, Progress, Saved
+from napari_em_da.inference.along_z import smooth
 from napari_em_da.inference.predict import predict
 from napari_em_da.inference.store import Outputs, Prediction
 from napari_em_da.io import check_output, working_store, writing
@@ -68,9 +69,9 @@ def segment(config: SegmentConfig) -> Job:
     factor = scale_factor(volume, info["pixel_nm"])
     at_scale = volume if factor is None else resample(volume, factor)
     store = working_store(config.output)
-    outputs = Outputs(
-        store, labels=factor is None, probabilities=factor is not None or config.probabilities is not None
-    )
+    averaged = network.ndim == 2 and config.smooth_z > 0 and volume.voxel_nm is not None and volume.shape[0] > 1
+    plain = factor is None and not averaged  # classes as the network gives them, voxel by voxel
+    outputs = Outputs(store, labels=plain, probabilities=not plain or config.probabilities is not None)
     prediction: Prediction = yield from forward(
         predict(
             network,
@@ -86,11 +87,20 @@ def segment(config: SegmentConfig) -> Job:
             device=config.device,
         )
     )
+    scores = prediction.probabilities() if outputs.probabilities else None  # (Z, Y, X, C)
+    over_z: dict[str, float] = {}
+    if averaged and volume.voxel_nm is not None:
+        (z, *own), (_, *plane), (_, *seen) = volume.voxel_nm, volume.shape[:3], at_scale.shape[:3]
+        y, x = (nm * n / of for nm, n, of in zip(own, plane, seen, strict=True))
+        plan = yield from smooth(prediction, (z, y, x), config.smooth_z)
+        over_z = {name: round(plan.sigmas[c] * z, 1) for c, name in enumerate(info["classes"], 1) if plan.sigmas[c]}
+        yield Notice(describe_smoothing(over_z, plan.gaps))
+        scores = scores if plan.idle else prediction.smoothed()
     yield Progress(0, 1, "files", "writing")
-    probabilities: Any = prediction.probabilities().data if outputs.probabilities else None  # (Z, Y, X, C)
+    probabilities: Any = None if scores is None else scores.data
     if factor is not None:
         probabilities = resize_sections(probabilities, volume.shape[1:3])
-    indices: Any = prediction.labels().data if factor is None else probabilities.argmax(-1).astype(np.uint8)
+    indices: Any = prediction.labels().data if plain else probabilities.argmax(-1).astype(np.uint8)
     table = np.array(values, dtype=np.min_scalar_type(max(values)))
     counts = np.zeros(len(values), np.int64)
 
@@ -105,11 +115,12 @@ def segment(config: SegmentConfig) -> Job:
     yield Saved(config.output, "labels")
     classes = {name: tuple(members) for name, members in info["classes"].items()}
     recorded = {name: members[:1] for name, members in classes.items()}
-    write_sidecar(config.output, recorded, "labels", run=folder.path, checkpoint=config.checkpoint)
+    about = {"run": folder.path, "checkpoint": config.checkpoint, "averaged_nm": over_z}
+    write_sidecar(config.output, recorded, "labels", **about)
     if config.probabilities is not None:
-        scores = Volume(probabilities, volume.voxel_nm, config.probabilities.stem)
-        yield from writing(scores, config.probabilities, overwrite=config.overwrite)
-        write_sidecar(config.probabilities, recorded, "probabilities", run=folder.path, checkpoint=config.checkpoint)
+        written = Volume(probabilities, volume.voxel_nm, config.probabilities.stem)
+        yield from writing(written, config.probabilities, overwrite=config.overwrite)
+        write_sidecar(config.probabilities, recorded, "probabilities", **about)
         yield Saved(config.probabilities, "probabilities")
     prediction.remove()
     yield Progress(1, 1, "files", "writing")
@@ -122,6 +133,15 @@ def segment(config: SegmentConfig) -> Job:
         )
     seconds = round(time.perf_counter() - started, 1)
     yield Finished(SegmentResult(config.output, config.probabilities, classes, shares, seconds))
+
+
+def describe_smoothing(over_z: dict[str, float], gaps: int) -> str:
+    """Say over how many nm along z each class was averaged."""
+    if not over_z:
+        return "Nothing is averaged along z: what was found is too thin for sections this thick."
+    parts = ", ".join(f"{name} {nm:.0f} nm" for name, nm in over_z.items())
+    between = f"; not across {gaps} gap(s) in the stack" if gaps else ""
+    return f"Averaged along z (standard deviation): {parts}{between}."
 
 
 def describe_scale(volume: Volume, from_file: Any, config: SegmentConfig, pixel_nm: float | None) -> str:
