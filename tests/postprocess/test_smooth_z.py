@@ -83,8 +83,14 @@ def test_inside_the_stack_it_is_a_gaussian():
 def test_of_many_thin_sections_few_are_read_and_the_spread_is_the_same():
     plan = Plan(np.array([0.0, 10.0]), np.zeros((2, 201), np.int64))
     places, weights = np.array(plan.weights(1, 100)).T
-    assert len(places) <= 11 and weights.sum() == pytest.approx(1)
+    assert len(places) <= 12 and weights.sum() == pytest.approx(1)
     assert math.sqrt((weights * (places - 100) ** 2).sum()) == pytest.approx(10, rel=0.1)
+
+
+def test_in_a_short_stack_of_thin_sections_all_are_averaged():
+    plan = Plan(np.array([0.0, 10.0]), np.array([[0, 0, 0, 1, 1]] * 2))
+    assert [place for place, _ in plan.weights(1, 0)] == [0, 1, 2]
+    assert [place for place, _ in plan.weights(1, 4)] == [3, 4]
 
 
 def test_thick_objects_get_better_and_thin_ones_stay():

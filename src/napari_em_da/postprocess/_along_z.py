@@ -19,7 +19,8 @@ from napari_em_da.config import VoxelSize
 Section = npt.NDArray[np.float32]
 Read = Callable[[int, int], npt.NDArray[np.float32]]  # (class, section) to (Y, X)
 REACH = 2.5  # standard deviations
-LOOKS = 16
+MOST = 11  # sections that make one
+LOOKS = 16  # sections in which widths are measured
 LEAST_SIGMA = 0.25  # sections; a narrower average leaves the section what it is
 
 
@@ -132,16 +133,16 @@ class Plan:
     def weights(self, c: int, z: int) -> list[tuple[int, float]]:
         """Return the sections that make a class's map of one section, and their weights, which sum to 1.
 
-        Of many thin sections some are enough: at most eleven are read.
+        Of many thin sections some are enough: about eleven are read.
         """
         sigma = float(self.sigmas[c])
         if not sigma:
             return [(z, 1.0)]
-        step = max(1, int(sigma / 2))
-        most = math.ceil(REACH * sigma / step)
-        places = [z + step * k for k in range(-most, most + 1)]
-        row = self.stretch[c]
-        places = [p for p in places if 0 <= p < len(row) and row[p] == row[z]]
+        row, reach = self.stretch[c], math.ceil(REACH * sigma)
+        near = range(max(0, z - reach), min(len(row), z + reach + 1))
+        inside = [p for p in near if row[p] == row[z]]
+        step = math.ceil(len(inside) / MOST)
+        places = [p for p in inside if (p - z) % step == 0]
         found = [math.exp(-0.5 * ((p - z) / sigma) ** 2) for p in places]
         return [(p, w / sum(found)) for p, w in zip(places, found, strict=True)]
 
