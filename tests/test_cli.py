@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from napari_em_da import cli
+from napari_em_da.cli.output import flatten
 from napari_em_da.volume import Volume
 
 SMALL = [
@@ -208,3 +209,8 @@ def test_one_new_file_each_adds_a_method_and_a_network(tiny: Path, tmp_path: Pat
     shell("adapt", "--run", tmp_path / "run", "--target", tiny / "B.tif", "--method", "toy_method", *out)
     shell("segment", tiny / "B.tif", "--run", tmp_path / "out", "-o", tmp_path / "seg.tif")
     assert Volume.open(tmp_path / "seg.tif").shape == (6, 160, 160)
+
+
+def test_results_in_lists_are_printed_one_by_one() -> None:
+    found = flatten({"fits": True, "findings": [{"text": "one"}, {"text": "two"}], "shape": (3, 4)})
+    assert found == {"fits": True, "findings.1.text": "one", "findings.2.text": "two", "shape": (3, 4)}

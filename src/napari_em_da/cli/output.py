@@ -33,7 +33,9 @@ def finite(values: Any) -> Any:
 
 
 def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested dictionaries as ``a.b`` keys."""
+    """Return nested dictionaries, and those in lists, as ``a.b`` and ``a.1`` keys."""
+    if isinstance(values, list | tuple) and any(isinstance(value, dict) for value in values):
+        values = {str(number): value for number, value in enumerate(values, start=1)}
     if not isinstance(values, dict):
         return {prefix or "result": values}
     flat: dict[str, Any] = {}

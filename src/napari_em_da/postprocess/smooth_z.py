@@ -3,6 +3,8 @@
 Its mistakes differ from section to section, thick objects go on. Each class is averaged over a share of its own mean
 width, which is measured on the prediction itself: mitochondria over some ten nanometres, membranes not at all. Nothing
 is averaged across a gap in the stack, where the maps of two sections have nothing in common.
+
+``segment`` does this by default: its probabilities need it no more, unless it was told ``--smooth-z 0``.
 """
 
 from __future__ import annotations
