@@ -56,7 +56,7 @@ def main() -> None:
     for name, tta in (("plain", False), ("symmetries", True)):
         output = run / f"test-{name}.tif"
         job = SegmentConfig(
-            image=EPFL / "image_test.tif", run=run, output=output, voxel_nm=VOXEL, tta=tta, overwrite=True
+            smooth_z=0, image=EPFL / "image_test.tif", run=run, output=output, voxel_nm=VOXEL, tta=tta, overwrite=True
         )
         done = em.run(em.segment(job), progress=True)
         scores = em.run(em.evaluate(EvaluateConfig(prediction=output, labels=EPFL / "labels_test.tif"))).scores

@@ -54,7 +54,7 @@ def score(run: Path, work: Path, name: str) -> dict[str, Any]:
     for checkpoint in ("best", "last"):
         output = work / f"{name}-{checkpoint}.tif"
         job = SegmentConfig(
-            image=work / "image-test.tif", run=run, output=output, checkpoint=checkpoint, overwrite=True
+            smooth_z=0, image=work / "image-test.tif", run=run, output=output, checkpoint=checkpoint, overwrite=True
         )
         em.run(em.segment(job))
         job = EvaluateConfig(prediction=output, labels=work / "labels-test.tif", classes={"mito": (3,)})

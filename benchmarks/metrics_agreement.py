@@ -79,6 +79,7 @@ def pairs(work: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     probabilities = work / "flyem-probs.tif"
     if not probabilities.exists():
         job = SegmentConfig(
+            smooth_z=0,
             image=DATA / "flyem_medulla" / "image.tif",
             run=work / "vnc-membrane",
             output=work / "flyem-labels.tif",

@@ -79,6 +79,7 @@ def probabilities(work: Path, name: str, image: Path, run: str, voxel_nm: tuple[
     path = work / f"{name}-probs.tif"
     if not path.exists():
         job = SegmentConfig(
+            smooth_z=0,
             image=image,
             run=work / run,
             output=work / f"{name}-labels.tif",

@@ -74,7 +74,14 @@ def probabilities(run: Path, image: Path, output: Path) -> np.ndarray:
     if not output.exists():
         labels = output.with_name(f"{output.stem}-labels.tif")
         job = SegmentConfig(
-            image=image, run=run, output=labels, probabilities=output, voxel_nm=VOXEL, checkpoint="last", overwrite=True
+            smooth_z=0,
+            image=image,
+            run=run,
+            output=labels,
+            probabilities=output,
+            voxel_nm=VOXEL,
+            checkpoint="last",
+            overwrite=True,
         )
         em.run(em.segment(job))
     return Volume.open(output).read()[..., 1]

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("napari")
 from napari.utils.interactions import mouse_move_callbacks, mouse_press_callbacks, mouse_release_callbacks
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QApplication, QFileDialog
+from qtpy.QtWidgets import QFileDialog
 from scipy import ndimage
 
 from napari_em_da._napari import GuideDock
@@ -62,7 +62,7 @@ class Hand:
         self.viewer, self.qtbot, self._patch = viewer, qtbot, monkeypatch
         _, self.dock = viewer.window.add_plugin_dock_widget("napari-em-da", "EM DA")
         assert isinstance(self.dock, GuideDock)
-        QApplication.processEvents()
+        qtbot.waitUntil(lambda: "data" in self.dock.pages, timeout=20_000)
 
     def click(self, button: Any) -> None:
         assert button.isEnabled(), button.text()
@@ -227,7 +227,7 @@ def adapt(hand: Hand) -> Path:
 def segment(hand: Hand, run: Path) -> Any:
     """Segment the section in view, then the volume."""
     page = hand.go("segment")
-    hand.fill({"precision": "fp32", "device": "cpu"}, page.options, page.more)
+    hand.fill({"precision": "fp32", "device": "cpu", "smooth_z": 0}, page.options, page.more)  # as a view is
     assert page.run.path == run, "the best network so far"
     hand.click(page.section_button)
     hand.wait(lambda: not page.looker.running)

@@ -143,7 +143,7 @@ def test_each_round_starts_from_the_one_before(whole: tuple[Path, list[Event]], 
 
 def probabilities(run: Path, image: Path, folder: Path) -> np.ndarray:
     out = {"output": folder / f"{image.stem}-s.tif", "probabilities": folder / f"{image.stem}-p.zarr"}
-    em.run(em.segment(em.SegmentConfig(image=image, run=run, device="cpu", precision="fp32", **out)))
+    em.run(em.segment(em.SegmentConfig(image=image, run=run, device="cpu", precision="fp32", smooth_z=0, **out)))
     return Volume.open(out["probabilities"]).read()
 
 

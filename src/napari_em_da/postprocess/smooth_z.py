@@ -1,9 +1,9 @@
 """Averaging along z: what a network that looks at single sections finds is averaged with what it finds next to them.
 
-Its mistakes differ from section to section, thick objects go on. Each class is averaged over a share of its own mean
-width, which is measured on the prediction itself: mitochondria over some ten nanometres, membranes not at all. More than
-half of the weight stays close by, so that what the network is sure of is not overruled, and nothing is averaged across
-a gap in the stack, where the maps of two sections have nothing in common.
+Its mistakes differ from section to section, thick objects go on. Each class is averaged over a share of its own width,
+which is measured on the prediction itself: mitochondria over some ten nanometres, membranes not at all. More than half
+of the weight stays close by, so that what the network is sure of is not overruled, and nothing is averaged across a gap
+in the stack, where the maps of two sections have nothing in common.
 
 ``segment`` does this by default: its probabilities need it no more, unless it was told ``--smooth-z 0``.
 """
