@@ -12,10 +12,9 @@ import numpy.typing as npt
 from napari_em_da.config import VoxelSize
 from napari_em_da.events import Progress
 from napari_em_da.inference.store import Prediction, enough_disk
-from napari_em_da.postprocess._along_z import Plan, Tally, looked_at, pieces
+from napari_em_da.postprocess._along_z import LEAST_CORRELATION, Plan, Tally, looked_at, pieces
 
 CACHE_BYTES = 256 << 20
-LEAST_CORRELATION = 0.25  # of a class's maps of two sections: with less there is a gap between them
 
 
 def smooth(prediction: Prediction, voxel_nm: VoxelSize, share: float) -> Generator[Progress, None, Plan]:

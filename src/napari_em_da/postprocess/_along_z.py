@@ -19,6 +19,7 @@ from napari_em_da.config import VoxelSize
 Section = npt.NDArray[np.float32]
 Read = Callable[[int, int], npt.NDArray[np.float32]]  # (class, section) to (Y, X)
 REACH = 2.5  # standard deviations
+LEAST_CORRELATION = 0.25  # of a class's maps of two sections: with less there is a gap between them
 LEAST_NEAR = 0.51  # of the weight within half a standard deviation
 LOOKS = 16  # sections in which widths are measured
 LEAST_SIGMA = 0.25  # sections; a narrower average leaves the section what it is

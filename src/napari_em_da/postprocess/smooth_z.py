@@ -21,7 +21,7 @@ from napari_em_da.config import Options as Base
 from napari_em_da.errors import ConfigError
 from napari_em_da.events import Progress
 from napari_em_da.lazy import computed
-from napari_em_da.postprocess._along_z import Plan, Tally, looked_at, pieces
+from napari_em_da.postprocess._along_z import LEAST_CORRELATION, Plan, Tally, looked_at, pieces
 from napari_em_da.postprocess._base import Stack, Step, Work
 
 
@@ -30,7 +30,8 @@ class Options(Base):
 
     share: Fraction = Field(0.2, description="Standard deviation along z, as a share of each class's mean width")
     least_correlation: Fraction = Field(
-        0.25, description="Of a class's maps of two sections: below it there is a gap, and nothing is averaged across"
+        LEAST_CORRELATION,
+        description="Of a class's maps of two sections: below it there is a gap, and nothing is averaged across",
     )
     classes: tuple[str, ...] = Field((), description="Classes that are averaged; all but the background if none")
 
