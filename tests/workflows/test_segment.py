@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from napari_em_da.config import (
     TrainConfig,
     TrainingConfig,
 )
-from napari_em_da.errors import ConfigError, DataError
+from napari_em_da.errors import ConfigError, DataError, ResourceError
 from napari_em_da.events import Notice, Progress
 from napari_em_da.jobs import run
 from napari_em_da.postprocess import apply_chain
+from napari_em_da.postprocess._along_z import Plan
 from napari_em_da.postprocess._base import Stack
 from napari_em_da.volume import Volume
 from napari_em_da.workflows import evaluate, segment, train
@@ -92,6 +94,20 @@ def test_a_volume_is_averaged_along_z_as_the_step_averages_probabilities(
     np.testing.assert_array_equal(Volume.open(tmp_path / "averaged.tif").read(), labels)
     about = [json.loads((tmp_path / f"{name}.tif.json").read_text()) for name in ("plain", "averaged")]
     assert about[0]["averaged_nm"] == {} and about[1]["averaged_nm"]["mito"] > 0
+
+
+def test_a_disk_that_is_full_while_averaging_says_what_needs_less(
+    tiny: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Plan, "average", full)
+        with pytest.raises(ResourceError, match="smooth_z 0"):
+            run(segment(job(tiny, trained, tmp_path / "s.tif", smooth_z=1.0)))
+    assert not (tmp_path / "s.tif").exists()
+    run(segment(job(tiny, trained, tmp_path / "s.tif", smooth_z=1.0)))
 
 
 def test_averaging_that_was_stopped_is_made_again(tiny: Path, trained: Path, tmp_path: Path) -> None:

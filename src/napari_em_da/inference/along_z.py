@@ -15,6 +15,7 @@ from napari_em_da.inference.store import Prediction, enough_disk
 from napari_em_da.postprocess._along_z import LEAST_CORRELATION, Plan, Tally, looked_at, pieces
 
 CACHE_BYTES = 256 << 20
+LESS = "Without averaging along z (smooth_z 0) less than half of it is needed, but the blocks are made again."
 
 
 def smooth(prediction: Prediction, voxel_nm: VoxelSize, share: float) -> Generator[Progress, None, Plan]:
@@ -69,7 +70,7 @@ def smooth(prediction: Prediction, voxel_nm: VoxelSize, share: float) -> Generat
 
         for z in range(depth):
             yield Progress(number * depth + z, len(parts) * depth, "sections", "averaging along z")
-            with enough_disk():
+            with enough_disk(LESS):
                 result[(slice(None), z, *part)] = plan.average(read, z)
     return plan
 

@@ -276,11 +276,12 @@ def remove_store(path: Path) -> None:
 
 
 @contextmanager
-def enough_disk() -> Iterator[None]:
-    """Turn a full disk into a ResourceError that says what to do."""
+def enough_disk(otherwise: str = "") -> Iterator[None]:
+    """Turn a full disk into a ResourceError that says what to do, and what else would help."""
     try:
         yield
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        raise ResourceError("The disk is full; free some space and run again: finished blocks are kept.") from error
+        kept = "The disk is full; free some space and run again: finished blocks are kept."
+        raise ResourceError(f"{kept} {otherwise}".rstrip()) from error

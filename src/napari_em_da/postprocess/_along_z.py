@@ -114,7 +114,7 @@ class Plan:
 
     @classmethod
     def of(cls, tally: Tally, share: float, least: float) -> Plan:
-        """Plan to average over ``share`` of each class's mean width, nowhere across sections that correlate less."""
+        """Plan to average over ``share`` of each class's width, nowhere across sections that correlate less."""
         sigmas = share * tally.widths() / tally.voxel_nm[0]
         sigmas[sigmas < LEAST_SIGMA] = 0
         apart = tally.correlations() < least

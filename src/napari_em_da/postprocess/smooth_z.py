@@ -28,7 +28,7 @@ from napari_em_da.postprocess._base import Stack, Step, Work
 class Options(Base):
     """Options of the averaging along z."""
 
-    share: Fraction = Field(0.2, description="Standard deviation along z, as a share of each class's mean width")
+    share: Fraction = Field(0.2, description="Standard deviation along z, as a share of each class's width")
     least_correlation: Fraction = Field(
         LEAST_CORRELATION,
         description="Of a class's maps of two sections: below it there is a gap, and nothing is averaged across",
