@@ -15,7 +15,7 @@ from napari_em_da.inference.store import Prediction, enough_disk
 from napari_em_da.postprocess._along_z import LEAST_CORRELATION, Plan, Tally, looked_at, pieces
 
 CACHE_BYTES = 256 << 20
-LESS = "Without averaging along z (smooth_z 0) less than half of it is needed, but the blocks are made again."
+LESS = "Without averaging along z (smooth_z 0) half of it or less is needed; blocks may then be made again."
 
 
 def smooth(prediction: Prediction, voxel_nm: VoxelSize, share: float) -> Generator[Progress, None, Plan]:
