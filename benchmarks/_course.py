@@ -90,7 +90,9 @@ class Course:
         self.viewer.layers["source"].visible = False
 
     def beside_torch(self) -> None:
-        """Train a plain network in a plain thread."""
+        """Train a plain network in a plain thread, without the window."""
+        if self.dock is not None:
+            self.viewer.window.remove_dock_widget(self.dock)
         stop = threading.Event()
         thread = threading.Thread(target=train_plainly, args=(stop,))
         thread.start()

@@ -81,6 +81,7 @@ class Meter(QObject):
             p50, p99, most = (round(float(value), 1) for value in np.percentile(values, [50, 99, 100]))
             found |= {f"{what}p50_ms": p50, f"{what}p99_ms": p99, f"{what}max_ms": most}
             if not what:
+                found["over_50_s"] = round(float((values > SHOWN_MS).sum()) * TICK_MS / 1000, 2)
                 found["seconds"] = round(len(values) * TICK_MS / 1000, 1)
         return found
 

@@ -7,7 +7,7 @@ rate, and a timer of 5 ms in the main thread measures how late it fires. Every j
 last line printed, and benchmarks/results/responsiveness.json (responsiveness_hands_off.json with ``--hands-off``), tell
 how long an event would have waited: at the 99th percentile and at most, for each phase, with and without the 0.3 s
 after each movement of the user's, whose slicing and drawing are napari's own. Controls: the same viewer without our
-window, idle and beside a plain training thread.
+window, idle before it is opened, and beside a plain training thread once it is closed.
 Also: seconds from Cancel to the end of the job, seconds to segment the section in view, and the objects' table of 1e5
 rows. ``--blame`` samples the main thread's stack whenever it is late, and prints what it was doing.
 """
@@ -36,8 +36,9 @@ def phases(course: Course) -> dict[str, Callable[[], object]]:
     """Return what is measured, in its order."""
     names = ("open", "pages", "weights", "train", "cancel_train", "adapt", "cancel_adapt", "section", "volume")
     names += ("refine", "evaluate", "correct")
-    controls = dict(zip(CONTROLS, (lambda: live(10), course.beside_torch), strict=True))
-    return {**controls, **{name: getattr(course, name) for name in names}}
+    idle, torch = CONTROLS  # torch last: what our window opens must not find it loaded already
+    ours = {name: getattr(course, name) for name in names}
+    return {idle: lambda: live(10), **ours, torch: course.beside_torch}
 
 
 def report(course: Course, names: list[str]) -> Results:

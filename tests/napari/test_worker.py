@@ -10,7 +10,9 @@ import pytest
 import torch
 
 pytest.importorskip("napari")
-from napari_em_da._napari.worker import JobRunner
+from qtpy.QtCore import QCoreApplication, QEvent
+
+from napari_em_da._napari.worker import JobRunner, JobWorker, passing
 from napari_em_da.errors import DataError, JobFailed
 from napari_em_da.events import Event, Finished, Progress
 
@@ -176,3 +178,27 @@ def test_a_slow_bar_is_not_moved_while_it_moves(heard: Heard, qtbot: Any, monkey
     qtbot.waitUntil(lambda: deepest[0] > 0)
     del heard.runner._worker.pbar
     assert deepest[0] == 1
+
+
+@pytest.mark.parametrize("end", ["goes on", "is stopped", "fails"])
+def test_a_job_outlives_the_window_without_an_abort(qtbot: Any, end: str) -> None:
+    """An error that leaves a worker's ``run`` ends the process: Qt's threads have nobody above to catch it."""
+    closed: list[bool] = []
+
+    def job() -> Iterator[Event]:
+        try:
+            worker.signals.deleteLater()
+            QCoreApplication.sendPostedEvents(worker.signals, QEvent.Type.DeferredDelete)
+            if end == "is stopped":
+                worker.quit()
+            if end == "fails":
+                raise DataError("nobody will read this")
+            yield Progress(0, 1, "things")
+        finally:
+            closed.append(True)
+
+    worker = JobWorker(passing, job())
+    worker.run()
+    assert closed == [True]
+    with pytest.raises(RuntimeError, match="deleted"):
+        worker.yielded.emit(None)

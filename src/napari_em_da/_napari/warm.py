@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -27,22 +27,27 @@ def warm_up() -> None:
 
 def warm() -> None:
     """Do all of it."""
-    load_torch_libraries()
+    load_libraries()
     compile_colours()
 
 
-def load_torch_libraries() -> None:
-    """Load torch's shared libraries, and leave Python's lock to others meanwhile.
+def load_libraries() -> None:
+    """Load the large shared libraries of torch and OpenCV, and leave Python's lock to others meanwhile.
 
-    ``import torch`` holds it while the system loads and links them, for 0.2 to 0.5 s, also where a thread imports it.
+    Importing them holds it while the system loads and links, 0.2 to 0.9 s, also in a thread, and so does
+    ``ctypes.CDLL``. A call of the system's own dlopen is a foreign call like any other: it gives the lock away.
     """
-    ending = {"linux": "so", "darwin": "dylib"}.get(sys.platform)
-    found = importlib.util.find_spec("torch")
-    if ending is None or found is None or "torch" in sys.modules:
+    if sys.platform not in ("linux", "darwin"):
         return
-    for folder in found.submodule_search_locations or ():
-        with suppress(OSError):  # torch says itself, and better, what is wrong with it
-            ctypes.CDLL(str(Path(folder) / "lib" / f"libtorch_python.{ending}"))
+    system = ctypes.CDLL(None)
+    if not hasattr(system, "dlopen"):  # C libraries that have it in a file of its own
+        return
+    system.dlopen.restype, system.dlopen.argtypes = ctypes.c_void_p, (ctypes.c_char_p, ctypes.c_int)
+    for package, pattern in (("torch", "lib/libtorch_python.*"), ("cv2", "cv2*.so")):
+        spec = None if package in sys.modules else importlib.util.find_spec(package)
+        for folder in (spec.submodule_search_locations if spec is not None else None) or ():
+            for library in Path(folder).glob(pattern):  # what is wrong with one, its import says better
+                system.dlopen(str(library).encode(), os.RTLD_NOW)
 
 
 def compile_colours() -> None:
@@ -53,4 +58,4 @@ def compile_colours() -> None:
     DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", 1: "red"}).map(np.zeros(1, np.uint8))
 
 
-__all__ = ["compile_colours", "load_torch_libraries", "warm_up"]
+__all__ = ["compile_colours", "load_libraries", "warm_up"]

@@ -52,6 +52,14 @@ class JobWorker(GeneratorWorker):
         super().quit()
         self._may_go.set()
 
+    def run(self) -> None:
+        """Run to the end, also where the window has gone meanwhile and nobody is left to tell."""
+        try:
+            super().run()
+        except RuntimeError as error:  # raised in a thread of Qt's it would end the process with an abort
+            if "deleted" not in str(error):
+                raise
+
     def work(self) -> Any:
         """Emit every event, until the job finishes, fails or is asked to stop."""
         give_way()
@@ -68,10 +76,7 @@ class JobWorker(GeneratorWorker):
                 event = advance(self._gen)
                 if event is None or (self.abort_requested and not isinstance(event, Finished)):
                     break
-                try:
-                    self.yielded.emit(event)
-                except RuntimeError as deleted:  # the window is gone: nobody is left to tell
-                    return deleted
+                self.yielded.emit(event)
                 if isinstance(event, Finished):
                     return event.result
         finally:

@@ -17,7 +17,6 @@ from napari_em_da.io import working_store
 from napari_em_da.jobs import Job
 from napari_em_da.layers.jobs import _file_name, free_name
 from napari_em_da.layers.snapshot import LayerData, Snapshot, snapshot
-from napari_em_da.lazy import computed
 from napari_em_da.volume import Volume
 
 Box = tuple[slice, slice, slice]
@@ -245,17 +244,18 @@ class GrowingLabels:
             from napari_em_da.inference.store import open_arrays
 
             self._arrays = open_arrays(self._store)
-        if "labels" in self._arrays:
-            return np.asarray(self._table[self._arrays["labels"][z]])
-        if "probabilities" not in self._arrays:
+        if "labels" not in self._arrays:
             return None
-        import dask.array as da
+        found = np.asarray(self._arrays["labels"][z])
+        if found.shape != self.shape[1:]:  # at the pixel size of the network
+            rows, columns = (_nearest(n, of) for n, of in zip(self.shape[1:], found.shape, strict=True))
+            found = found[rows[:, None], columns]
+        return np.asarray(self._table[found])
 
-        from napari_em_da.workflows.segment import resize_sections
 
-        scores = np.moveaxis(self._arrays["probabilities"][:, z], 0, -1)[None]
-        sized = resize_sections(da.from_array(scores), self.shape[1:])
-        return np.asarray(self._table[computed(sized)[0].argmax(-1)])
+def _nearest(n: int, of: int) -> npt.NDArray[np.intp]:
+    """Return which of so many pixels lies nearest to each of n pixels on the same length."""
+    return ((np.arange(n) + 0.5) * of / n).astype(np.intp)
 
 
 def growing_layer(labels: GrowingLabels, image: Snapshot, classes: Mapping[str, Sequence[int]]) -> LayerData:

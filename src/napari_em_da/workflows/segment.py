@@ -71,7 +71,9 @@ def segment(config: SegmentConfig) -> Job:
     store = working_store(config.output)
     averaged = network.ndim == 2 and config.smooth_z > 0 and volume.voxel_nm is not None and volume.shape[0] > 1
     plain = factor is None and not averaged  # classes as the network gives them, voxel by voxel
-    outputs = Outputs(store, labels=plain, probabilities=not plain or config.probabilities is not None)
+    outputs = Outputs(
+        store, probabilities=not plain or config.probabilities is not None
+    )  # labels: to look at meanwhile
     prediction: Prediction = yield from forward(
         predict(
             network,
