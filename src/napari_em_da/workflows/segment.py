@@ -71,9 +71,8 @@ def segment(config: SegmentConfig) -> Job:
     store = working_store(config.output)
     averaged = network.ndim == 2 and config.smooth_z > 0 and volume.voxel_nm is not None and volume.shape[0] > 1
     plain = factor is None and not averaged  # classes as the network gives them, voxel by voxel
-    outputs = Outputs(
-        store, probabilities=not plain or config.probabilities is not None
-    )  # labels: to look at meanwhile
+    scored = not plain or config.probabilities is not None
+    outputs = Outputs(store, probabilities=scored)  # and labels in any case, to look at meanwhile
     prediction: Prediction = yield from forward(
         predict(
             network,
@@ -89,7 +88,7 @@ def segment(config: SegmentConfig) -> Job:
             device=config.device,
         )
     )
-    scores = prediction.probabilities() if outputs.probabilities else None  # (Z, Y, X, C)
+    scores = prediction.probabilities() if scored else None  # (Z, Y, X, C)
     over_z: dict[str, float] = {}
     if averaged and volume.voxel_nm is not None:
         (z, *own), (_, *plane), (_, *seen) = volume.voxel_nm, volume.shape[:3], at_scale.shape[:3]
