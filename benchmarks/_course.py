@@ -117,7 +117,7 @@ class Course:
     def pages(self) -> None:
         """Show every page once."""
         for name in ("weights", "train", "adapt", "segment", "refine", "evaluate", "correct"):
-            self.dock.show_page(name)
+            self.dock.stepper.buttons[name].click()
             live(2)
 
     def weights(self) -> None:

@@ -29,6 +29,7 @@ class Meter(QObject):
 
     A block of 100 ms makes one late tick; an event every 5 ms would have waited 100, 95, … 5 ms. All of these are
     counted, so that percentiles are those of a click at a random moment, and long blocks do not hide behind many ticks.
+    ``ticks_p99_ms`` is what counting each late tick once would give.
     Beside it stands what the main thread itself computed between two ticks, which a busy machine does not make longer.
     """
 
@@ -36,6 +37,7 @@ class Meter(QObject):
         super().__init__()
         self.lags: dict[tuple[str, bool], array[float]] = {}
         self.busy: dict[tuple[str, bool], array[float]] = {}
+        self.ticks: dict[tuple[str, bool], array[float]] = {}
         self.name, self.due, self.moved_until, self.spent = "", 0.0, 0.0, 0.0
         self.blocks: list[tuple[float, str, float, float]] = []  # when due, in which phase, ms late, ms computed
         self.timer = QTimer(self)
@@ -64,6 +66,7 @@ class Meter(QObject):
         place = (self.name, self.due < self.moved_until)
         if lag > SHOWN_MS:
             self.blocks.append((self.due, self.name, lag, busy))
+        self.ticks.setdefault(place, array("d")).append(max(0.0, lag))
         for found, value in ((self.lags, max(0.0, lag)), (self.busy, busy)):
             values = found.setdefault(place, array("d"))
             values.append(value)
@@ -81,6 +84,9 @@ class Meter(QObject):
             p50, p99, most = (round(float(value), 1) for value in np.percentile(values, [50, 99, 100]))
             found |= {f"{what}p50_ms": p50, f"{what}p99_ms": p99, f"{what}max_ms": most}
             if not what:
+                ticks = [values for (name, m), values in self.ticks.items() if name in names and moved in (None, m)]
+                of_ticks = np.concatenate([np.frombuffer(part) for part in ticks] or [np.zeros(1)])
+                found["ticks_p99_ms"] = round(float(np.percentile(of_ticks, 99)), 1)
                 found["over_50_s"] = round(float((values > SHOWN_MS).sum()) * TICK_MS / 1000, 2)
                 found["seconds"] = round(len(values) * TICK_MS / 1000, 1)
         return found

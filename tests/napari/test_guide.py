@@ -128,6 +128,7 @@ def test_steps_and_the_way_on(make_napari_viewer: Any, files: dict[str, Path], q
         assert dock.onward.text.text() == dock.pages[here].next_step
         assert dock.onward.button.text() == f"Next: {after.capitalize()}"
         dock.onward.button.click()
+        qtbot.waitUntil(lambda after=after: dock.current == after)
     assert dock.current == "correct" and dock.onward.button.isHidden()
     dock.stepper.buttons["data"].click()
     assert dock.current == "data" and not dock.onward.button.isHidden()

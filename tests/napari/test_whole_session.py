@@ -70,12 +70,12 @@ class Hand:
 
     def go(self, name: str) -> Any:
         self.click(self.dock.stepper.buttons[name])
-        assert self.dock.current == name
+        self.wait(lambda: self.dock.current == name)
         return self.dock.pages[name]
 
     def onward(self, name: str) -> Any:
         self.click(self.dock.onward.button)
-        assert self.dock.current == name
+        self.wait(lambda: self.dock.current == name)
         return self.dock.pages[name]
 
     def wait(self, until: Any) -> None:

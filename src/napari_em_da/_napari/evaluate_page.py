@@ -13,6 +13,7 @@ from napari_em_da import layers
 from napari_em_da._napari.choice import LayerChoice
 from napari_em_da._napari.form import Form, add_row, combo, form_layout
 from napari_em_da._napari.job_panel import JobPanel
+from napari_em_da._napari.looks import renew
 from napari_em_da._napari.message import Message
 from napari_em_da._napari.metric_choice import MetricChoice, look_up
 from napari_em_da._napari.page import Page, collapsible
@@ -216,9 +217,8 @@ class EvaluatePage(Page):
             self.state.clear()
             old = self._maps.get(about["name"])
             if old is not None and old in self.viewer.layers and old.ndim == data.ndim:  # computed again, not one more
-                old.data, old.visible = data, True
-                for name in ("scale", "translate"):
-                    setattr(old, name, about.get(name, getattr(old, name)))
+                renew(old, data, about)
+                old.visible = True
             else:
                 self._maps[about["name"]] = self.viewer.add_layer(Layer.create(data, about, kind))
 

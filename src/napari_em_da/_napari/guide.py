@@ -105,7 +105,7 @@ class GuideDock(QWidget):
         self.setMinimumWidth(WIDTH)
 
     def _connect(self) -> None:
-        self.stepper.chosen.connect(self.show_page)
+        self.stepper.chosen.connect(self.go_to)
         self.onward.pressed.connect(self.show_next)
         self.session.changed.connect(self._changed)
         self.keeper.failed.connect(self.saving.error)
@@ -131,11 +131,18 @@ class GuideDock(QWidget):
         self._save.start()
         return page
 
+    def go_to(self, name: str) -> None:
+        """Show a page that the user asks for: built in one turn of the event loop if it is new, shown in the next."""
+        if name in self.pages:
+            self.show_page(name)
+        else:
+            self._turns.do(lambda: self._page(name), lambda: self.show_page(name))
+
     def show_next(self) -> None:
         """Show the page after the one that is shown."""
         after = next_page(self.current)
         if after is not None:
-            self.show_page(after)
+            self.go_to(after)
 
     def _page(self, name: str) -> Page:
         if name not in self.pages:

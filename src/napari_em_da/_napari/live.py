@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_em_da import layers
 from napari_em_da._napari.curve import Curve
+from napari_em_da._napari.looks import renew
 from napari_em_da.events import Event, Metric, Preview
 
 NO_LOSS = ("score", "val/", "val_matched/", "target/", "source/", "select/", "chosen_step", "collapsed", "guards")
@@ -132,10 +133,7 @@ class Live(QWidget):
         old = self._shown.get(name)
         if old is not None and old in self.viewer.layers:
             if old.ndim == data.ndim:
-                old.data = data
-                for key in ("scale", "translate"):
-                    if key in place:
-                        setattr(old, key, place[key])
+                renew(old, data, place)
                 if kind == "image":
                     old.reset_contrast_limits()
                 return

@@ -7,6 +7,7 @@ from typing import Any
 from napari.layers import Labels, Layer
 from napari.utils.colormaps import DirectLabelColormap, label_colormap
 
+from napari_em_da._napari.looks import renew
 from napari_em_da.layers import LayerData, compact
 
 
@@ -39,10 +40,7 @@ class SectionPreview:
             self.viewer.layers.selection.active = active  # the user goes on with what was selected
             self.layer = layer
         else:
-            layer.data = data
-            for name in ("scale", "translate", "units"):
-                if name in about:
-                    setattr(layer, name, about[name])
+            renew(layer, data, about)
             layer.metadata = {**layer.metadata, **about.get("metadata", {})}
         if not isinstance(layer, Labels):
             return

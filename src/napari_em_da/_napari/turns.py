@@ -1,7 +1,8 @@
-"""Slow acts one after the other, each in a turn of the event loop of its own."""
+"""When to do what only the main thread may do and what takes a while, so that the window lives in between."""
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ from qtpy.QtCore import QObject, QTimer
 
 
 class Turns(QTimer):
-    """Do what only the main thread may do and what takes a while, and let the window live in between.
+    """Slow acts one after the other, each in a turn of the event loop of its own.
 
     Napari needs about a tenth of a second to add one layer, whatever it holds: several at once would be felt.
 
@@ -50,3 +51,39 @@ class Turns(QTimer):
             act()
         if not self._acts:
             self.stop()
+
+
+class Pace(QTimer):
+    """The time until the next of many pictures: short, but no less than the last one took to be shown and drawn.
+
+    Where no graphics card draws, a preview that follows a slider would otherwise leave the window no time at all.
+
+    Parameters
+    ----------
+    parent : QObject
+    least_ms : int
+        From a change to the next picture.
+    """
+
+    def __init__(self, parent: QObject, least_ms: int) -> None:
+        super().__init__(parent)
+        self._least_ms, self._began = least_ms, 0.0
+        self.setSingleShot(True)
+        self.setInterval(least_ms)
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.setInterval(1)  # 0 would come before the drawing
+        self._later.timeout.connect(self._drawn)
+
+    def showing(self) -> None:
+        """Take the time from now until the window has drawn what the caller is about to change."""
+        self._began = time.perf_counter()
+        self._later.start()
+
+    def _drawn(self) -> None:
+        self.setInterval(max(self._least_ms, round(1000 * (time.perf_counter() - self._began))))
+        if self.isActive():
+            self.start()
+
+
+__all__ = ["Pace", "Turns"]

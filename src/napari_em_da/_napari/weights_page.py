@@ -6,18 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from napari.layers import Image, Labels, Layer
-from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_em_da import layers
 from napari_em_da._napari.entry import TOOL_TIP_ROLE
 from napari_em_da._napari.form import Form, add_row, combo, form_layout
 from napari_em_da._napari.job_panel import JobPanel
+from napari_em_da._napari.looks import renew
 from napari_em_da._napari.message import Message
 from napari_em_da._napari.page import Page
 from napari_em_da._napari.role_choice import RoleChoice
 from napari_em_da._napari.session import Session
 from napari_em_da._napari.state import plain
+from napari_em_da._napari.turns import Pace
 from napari_em_da._napari.weight_jobs import section_job, volume_job
 from napari_em_da._napari.weight_options import SLIDERS, TITLES, MapOptions
 from napari_em_da._napari.worker import JobRunner
@@ -71,9 +72,7 @@ class WeightsPage(Page):
         self.previewer = JobRunner(self._show_early, self._show_preview)
         self._sections: layers.SectionWeights | None = None
         self._preview: Image | None = None
-        self._wait = QTimer(self)
-        self._wait.setSingleShot(True)
-        self._wait.setInterval(DEBOUNCE_MS)
+        self._wait = Pace(self, DEBOUNCE_MS)
         self._wait.timeout.connect(self.preview)
 
         top = QWidget()
@@ -290,6 +289,7 @@ class WeightsPage(Page):
     ) -> None:
         if self.left or not self.live.isChecked():
             return
+        self._wait.showing()
         low, mean, high = section.min(), section.mean(), section.max()
         self.state.info(f"Section {z}: weights {low:.3g} to {high:.3g}, mean {mean:.3g}{note}")
         flat = {k: tuple(place[k])[-2:] for k in ("scale", "translate", "units", "axis_labels") if k in place}
@@ -300,10 +300,7 @@ class WeightsPage(Page):
             self._preview = self.viewer.add_image(data, **look)
             self.viewer.layers.selection.active = active  # the user goes on painting
         else:
-            self._preview.data = data
-            self._preview.contrast_limits = look["contrast_limits"]
-            for name, value in flat.items():
-                setattr(self._preview, name, value)
+            renew(self._preview, data, {**flat, "contrast_limits": look["contrast_limits"]})
 
     def _whole(self) -> Job:
         taken, kind, params = self.request()
