@@ -186,9 +186,9 @@ def test_smallest_keeps_every_value() -> None:
 
 
 def test_samples() -> None:
-    fibsem, sstem, labels = layers.phantom_sample()
-    assert fibsem[0].shape == sstem[0].shape == labels[0].shape
-    assert [d[2] for d in (fibsem, sstem, labels)] == ["image", "image", "labels"]
+    fibsem, sbem, labels = layers.phantom_sample()
+    assert fibsem[0].shape == sbem[0].shape == labels[0].shape
+    assert [d[2] for d in (fibsem, sbem, labels)] == ["image", "image", "labels"]
     assert fibsem[1]["scale"] == (8, 8, 8) and fibsem[1]["units"] == ("nm",) * 3
     image, neurons = layers.flyem_sample()
     assert image[0].shape == neurons[0].shape == (64, 160, 160)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +11,14 @@ from napari.utils.notifications import notification_manager, show_error
 from qtpy.QtWidgets import QHBoxLayout, QPlainTextEdit, QProgressBar, QPushButton, QToolButton, QVBoxLayout, QWidget
 
 from napari_em_da._napari.message import Message
+from napari_em_da._napari.turns import Pace
 from napari_em_da._napari.worker import JobRunner
 from napari_em_da.errors import EmDaError
 from napari_em_da.events import Event, Notice, Progress, Saved
 from napari_em_da.jobs import Job
+
+EVENTS_MS = 20
+DRAWING = 0.1  # of the time of a job, at most
 
 
 class JobPanel(QWidget):
@@ -57,7 +62,10 @@ class JobPanel(QWidget):
         self._on_result = on_result
         self.part = ""
         self._progress = "starting"
-        self.runner = JobRunner(self._event, self._ended)
+        self._waiting: deque[Event] = deque()
+        self._pace = Pace(self, EVENTS_MS, DRAWING)
+        self._pace.timeout.connect(self._deliver)
+        self.runner = JobRunner(self._take, self._end)
         self.message = Message()
         self.bar = QProgressBar()
         self.bar.hide()
@@ -102,6 +110,7 @@ class JobPanel(QWidget):
             self.message.error(str(error))
             return
         self.part, self._progress = "", "starting"
+        self._waiting.clear()
         self.bar.show()
         self.bar.setRange(0, 0)
         self._show_progress()
@@ -134,6 +143,17 @@ class JobPanel(QWidget):
         self.log.show()
         self.log.appendPlainText(text)
 
+    def _take(self, event: Event) -> None:
+        self._waiting.append(event)
+        if not self._pace.isActive():
+            self._pace.start()
+
+    def _deliver(self) -> None:
+        """Show what has happened since the last time, in one picture."""
+        self._pace.showing()
+        while self._waiting:
+            self._event(self._waiting.popleft())
+
     def _event(self, event: Event) -> None:
         if isinstance(event, Progress):
             self.bar.setRange(0, max(event.total, 1))
@@ -149,6 +169,11 @@ class JobPanel(QWidget):
     def _show_progress(self) -> None:
         parts = ("paused" if self.runner.paused else "", self.part, self._progress)
         self.bar.setFormat(": ".join(filter(None, parts)))
+
+    def _end(self, result: Any, error: Exception | None) -> None:
+        self._pace.stop()
+        self._deliver()
+        self._ended(result, error)
 
     def _ended(self, result: Any, error: Exception | None) -> None:
         self._set_running(False)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from qtpy.QtCore import QObject, QTimer
 
+MOST_MS = 1000
+
 
 class Turns(QTimer):
     """Slow acts one after the other, each in a turn of the event loop of its own.
@@ -54,20 +56,23 @@ class Turns(QTimer):
 
 
 class Pace(QTimer):
-    """The time until the next of many pictures: short, but no less than the last one took to be shown and drawn.
+    """The time until the next of many pictures: short, but the longer the longer the last one took to be drawn.
 
-    Where no graphics card draws, a preview that follows a slider would otherwise leave the window no time at all.
+    Where no graphics card draws, each change draws the whole window, for up to a tenth of a second: a preview that
+    follows a slider would leave the window no time, and the curves of a training would take it from the training.
 
     Parameters
     ----------
     parent : QObject
     least_ms : int
         From a change to the next picture.
+    share : float
+        Of the time that showing and drawing may take, as long as that means no more than MOST_MS to wait.
     """
 
-    def __init__(self, parent: QObject, least_ms: int) -> None:
+    def __init__(self, parent: QObject, least_ms: int, share: float = 0.5) -> None:
         super().__init__(parent)
-        self._least_ms, self._began = least_ms, 0.0
+        self._least_ms, self._times, self._began = least_ms, 1 / share - 1, 0.0
         self.setSingleShot(True)
         self.setInterval(least_ms)
         self._later = QTimer(self)
@@ -81,7 +86,8 @@ class Pace(QTimer):
         self._later.start()
 
     def _drawn(self) -> None:
-        self.setInterval(max(self._least_ms, round(1000 * (time.perf_counter() - self._began))))
+        taken_ms = 1000 * (time.perf_counter() - self._began)
+        self.setInterval(max(self._least_ms, min(MOST_MS, round(self._times * taken_ms))))
         if self.isActive():
             self.start()
 

@@ -18,7 +18,7 @@ from napari_em_da.jobs import Job
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 WAIT_S = 0.05
-ACTIVITY_S = 0.25  # between two updates of napari's activity list
+ACTIVITY_S = 1.0  # between two updates of napari's activity list
 
 
 class JobWorker(GeneratorWorker):
@@ -204,12 +204,7 @@ class JobRunner:
     def _begin(self, job: Job, title: str, silent: bool, generation: int) -> None:
         self._outcome = (None, None)
         self.silent = silent
-        if silent:
-            worker = JobWorker(passing, job)
-        else:
-            # _ignore_errors: on_end shows them, so they need not be raised in the main thread as well
-            how = {"_progress": {"desc": title}, "_worker_class": JobWorker, "_ignore_errors": True}
-            worker = create_worker(passing, job, _start_thread=False, **how)
+        worker = JobWorker(passing, job)
         worker.yielded.connect(partial(self._event, generation))
         worker.warned.connect(partial(self._warned, generation))
         worker.errored.connect(partial(self._error, generation))

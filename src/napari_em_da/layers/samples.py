@@ -17,10 +17,10 @@ def phantom_sample() -> list[LayerData]:
     from napari_em_da.synthetic import phantom, render
 
     tissue = phantom((24, 256, 256), seed=1)
-    other = render(tissue, "sstem", seed=2)
+    other = render(tissue, "sbem", seed=2)
     return [
         _as_layer(tissue.image, "phantom FIB-SEM"),
-        _as_layer(other, "phantom ssTEM", visible=False),
+        _as_layer(other, "phantom SBEM", visible=False),
         _as_layer(tissue.labels, "phantom labels", kind="labels"),
     ]
 
