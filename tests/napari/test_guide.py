@@ -149,7 +149,7 @@ def test_steps_and_the_way_on(make_napari_viewer: Any, files: dict[str, Path], q
 def test_leaving_a_page_stops_no_job_and_marks_it(make_napari_viewer: Any, qtbot: Any) -> None:
     dock = docked(make_napari_viewer())
     page: Any = dock.show_page("segment")
-    page.panel.runner.start(slow(), "test")
+    page.panel.runner.start(slow())
     dock.show_page("data")
     qtbot.waitUntil(lambda: dock.stepper.buttons["segment"].text() == "●  Segment", timeout=LONG_MS)
     assert page.busy
@@ -319,7 +319,7 @@ def test_closing_during_a_job_asks(make_napari_viewer: Any, qtbot: Any, monkeypa
     viewer = make_napari_viewer()
     dock = docked(viewer)
     page: Any = dock.show_page("train")
-    page.panel.runner.start(slow(), "test")
+    page.panel.runner.start(slow())
     asked: list[str] = []
 
     def answer(value: bool) -> None:

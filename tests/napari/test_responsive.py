@@ -61,7 +61,7 @@ def test_a_job_starts_while_another_one_imports_torch(monkeypatch: pytest.Monkey
     assert computing_threads() is None
     ends: list[Any] = []
     runner = JobRunner(lambda _event: None, lambda *end: ends.append(end))
-    runner.start(iter((Finished(7),)), "test", silent=True)  # type: ignore[arg-type]
+    runner.start(iter((Finished(7),)), silent=True)  # type: ignore[arg-type]
     qtbot.waitUntil(lambda: bool(ends), timeout=LONG_MS)
     assert ends == [(7, None)]
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 pytest.importorskip("napari")
+from napari.utils import progress
 from qtpy.QtCore import QCoreApplication, QEvent
 
 from napari_em_da._napari.worker import JobRunner, JobWorker, passing
@@ -57,7 +58,7 @@ def endless(closed: threading.Event, begun: threading.Event | None = None) -> It
 
 
 def test_events_arrive_in_order_in_the_main_thread(heard: Heard, qtbot: Any) -> None:
-    heard.runner.start(counting(300), "count", silent=True)
+    heard.runner.start(counting(300), silent=True)
     qtbot.waitUntil(lambda: bool(heard.ends))
     assert heard.ends == [(300, None)]
     assert [e.done for e in heard.events if isinstance(e, Progress)] == list(range(300))
@@ -71,7 +72,7 @@ def test_every_error_arrives_and_the_next_job_runs(heard: Heard, qtbot: Any, err
         yield Progress(0, 1, "steps")
         raise error
 
-    heard.runner.start(failing(), "fail", silent=True)
+    heard.runner.start(failing(), silent=True)
     qtbot.waitUntil(lambda: bool(heard.ends))
     ((result, found),) = heard.ends
     assert result is None
@@ -80,14 +81,14 @@ def test_every_error_arrives_and_the_next_job_runs(heard: Heard, qtbot: Any, err
         assert found.__cause__ is error
     else:
         assert found is error
-    heard.runner.start(counting(2), "count", silent=True)
+    heard.runner.start(counting(2), silent=True)
     qtbot.waitUntil(lambda: len(heard.ends) == 2)
     assert heard.ends[1] == (2, None)
 
 
 def test_cancel_closes_the_job(heard: Heard, qtbot: Any) -> None:
     closed, begun = threading.Event(), threading.Event()
-    heard.runner.start(endless(closed, begun), "endless", silent=True)
+    heard.runner.start(endless(closed, begun), silent=True)
     qtbot.waitUntil(begun.is_set)
     heard.runner.cancel()
     qtbot.waitUntil(lambda: bool(heard.ends))
@@ -106,7 +107,7 @@ def test_an_error_while_closing_is_reported(heard: Heard, qtbot: Any) -> None:
         finally:
             raise RuntimeError("disk full")
 
-    heard.runner.start(stubborn(), "stubborn", silent=True)
+    heard.runner.start(stubborn(), silent=True)
     qtbot.waitUntil(begun.is_set)
     heard.runner.cancel()
     qtbot.waitUntil(lambda: bool(heard.ends))
@@ -115,11 +116,11 @@ def test_an_error_while_closing_is_reported(heard: Heard, qtbot: Any) -> None:
 
 def test_a_new_job_replaces_the_old_one(heard: Heard, qtbot: Any) -> None:
     closed, begun = threading.Event(), threading.Event()
-    heard.runner.start(endless(closed, begun), "old", silent=True)
+    heard.runner.start(endless(closed, begun), silent=True)
     qtbot.waitUntil(begun.is_set)
     heard.events.clear()
-    heard.runner.start(counting(3), "skipped", silent=True)
-    heard.runner.start(counting(5), "new", silent=True)
+    heard.runner.start(counting(3), silent=True)
+    heard.runner.start(counting(5), silent=True)
     qtbot.waitUntil(lambda: bool(heard.ends))
     assert heard.ends == [(5, None)], "neither the replaced nor the skipped job may end here"
     assert {e.total for e in heard.events if isinstance(e, Progress)} == {5}
@@ -128,7 +129,7 @@ def test_a_new_job_replaces_the_old_one(heard: Heard, qtbot: Any) -> None:
 
 def test_an_abandoned_job_is_silent(heard: Heard, qtbot: Any) -> None:
     closed, begun = threading.Event(), threading.Event()
-    heard.runner.start(endless(closed, begun), "endless", silent=True)
+    heard.runner.start(endless(closed, begun), silent=True)
     qtbot.waitUntil(begun.is_set)
     heard.runner.abandon()
     heard.events.clear()
@@ -148,36 +149,21 @@ def test_jobs_compute_with_the_threads_of_the_main_thread(heard: Heard, qtbot: A
     try:
         for threads in (2, 1, 2):
             torch.set_num_threads(threads)
-            heard.runner.start(job(), "count", silent=True)
+            heard.runner.start(job(), silent=True)
             qtbot.waitUntil(lambda: not heard.runner.running)
     finally:
         torch.set_num_threads(before)
     assert used == [2, 1, 2]
 
 
-def test_a_slow_bar_is_not_moved_while_it_moves(heard: Heard, qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Napari's bar processes events when it is moved; those of a fast job must not move it again, and again."""
-    depth: list[int] = [0]
-    deepest: list[int] = [0]
-
-    class Bar:
-        total, n = 1, 0
-
-        def update(self, _by: int) -> None:
-            depth[0] += 1
-            deepest[0] = max(deepest[0], depth[0])
-            if depth[0] < 5:
-                heard.runner._event(heard.runner._generation, Progress(1, 1, "things"))
-            depth[0] -= 1
-
-    monkeypatch.setattr("napari_em_da._napari.worker.ACTIVITY_S", -1.0)
+def test_a_job_leaves_naparis_activity_alone(heard: Heard, qtbot: Any) -> None:
+    """Its moving picture would draw the window all the time, for as long as the job runs."""
     closed, begun = threading.Event(), threading.Event()
-    heard.runner.start(endless(closed, begun), "count", silent=True)
+    heard.runner.start(endless(closed, begun))
     qtbot.waitUntil(begun.is_set)
-    heard.runner._worker.pbar = Bar()
-    qtbot.waitUntil(lambda: deepest[0] > 0)
-    del heard.runner._worker.pbar
-    assert deepest[0] == 1
+    assert not progress._all_instances
+    heard.runner.cancel()
+    qtbot.waitUntil(lambda: bool(heard.ends))
 
 
 @pytest.mark.parametrize("end", ["goes on", "is stopped", "fails"])

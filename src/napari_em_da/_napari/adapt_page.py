@@ -61,7 +61,7 @@ class AdaptPage(Page):
         self.show_curves.toggled.connect(self.live.setVisible)
         actions = {"Start": self._start, "Resume": self._resume}
         after = "Cancelled; Resume goes on from the last step. Finished adaptations are kept."
-        self.panel = JobPanel("Adaptation", actions, self._finished, self._event, cancelled=after, pausable=True)
+        self.panel = JobPanel(actions, self._finished, self._event, cancelled=after, pausable=True)
         self.preset = PresetBox(ADAPT_PRESETS, self._sketch, lambda: self.panel.running)
         self._make_forms()
         self.outcome = Outcome(napari_viewer)

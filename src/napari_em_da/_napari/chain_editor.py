@@ -188,7 +188,7 @@ class ChainEditor(QWidget):
     def _await(self, items: Sequence[Item]) -> None:
         self._awaited += items
         if self._awaited:
-            self.runner.start(_look_up([item.name for item in self._awaited]), "Steps", silent=True)
+            self.runner.start(_look_up([item.name for item in self._awaited]), silent=True)
         else:
             self._edited()
 

@@ -58,7 +58,7 @@ class ClassRows(QWidget):
             self.runner.abandon()
             self._counted(None, error)
         else:
-            self.runner.start(job, "Label values", silent=True)
+            self.runner.start(job, silent=True)
 
     def memo(self) -> list[list[Any]]:
         """Return the rows; those that were restored but not counted yet are not lost."""

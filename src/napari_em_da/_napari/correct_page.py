@@ -63,7 +63,7 @@ class CorrectPage(Page):
         self.rounds = RoundList()
         self.accept = AcceptBox(self.session)
         self.view = RoundView(self.session)
-        self.panel = JobPanel("Learn from corrections", {"Learn from my corrections": self._learn}, self._learned)
+        self.panel = JobPanel({"Learn from my corrections": self._learn}, self._learned)
         self.panel.buttons["Learn from my corrections"].setToolTip("A few seconds of training on what you painted (L)")
         self._given: Path | None = None
         self._stored = ""  # the probabilities that were filled in, not typed

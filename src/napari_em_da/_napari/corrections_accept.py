@@ -66,7 +66,7 @@ class AcceptBox(QWidget):
             self.message.error(str(error))
             return
         self.message.info("Writing …")
-        self.runner.start(job, "Ground truth", silent=True)
+        self.runner.start(job, silent=True)
 
     def _path(self) -> Path:
         if self.output.path is not None:

@@ -101,7 +101,7 @@ class PlaceList(QWidget):
         self.image = image
         self.message.info("Looking …")
         self.find_button.setEnabled(False)
-        self.runner.start(job, "Places to look at", silent=True)
+        self.runner.start(job, silent=True)
 
     def show_places(self, places: Sequence[Any], image: Layer) -> None:
         """List suggestions for an image."""

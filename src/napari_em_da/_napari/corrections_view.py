@@ -88,7 +88,7 @@ class RoundView:
         job = layers.segment_view(taken, run, box[0], box[1:], **options)
         self._of = taken, run
         self.message.info(f"Section {box[0].start}: segmenting …")
-        self.runner.start(job, "Section in view", silent=True)
+        self.runner.start(job, silent=True)
 
     def _seen(self, result: Any, error: Exception | None) -> None:
         if error is not None:

@@ -133,7 +133,7 @@ class DataPage(Page):
             return
         self.findings.state.info("Checking …")
         self._to_look_at = chosen
-        self.checker.start(layers.checking(chosen, contrast=False), "Checks", silent=True)
+        self.checker.start(layers.checking(chosen, contrast=False), silent=True)
 
     def _checked(self, found: list[layers.Finding] | None, error: Exception | None) -> None:
         if error is not None:
@@ -146,7 +146,7 @@ class DataPage(Page):
             if self._to_look_at:  # what needs no voxels is said at once
                 chosen, self._to_look_at = self._to_look_at, {}
                 self.findings.state.info("Looking at the contrast …")
-                self.checker.start(layers.checking(chosen), "Checks", silent=True)
+                self.checker.start(layers.checking(chosen), silent=True)
             elif not found:
                 self.findings.state.info("Everything fits.")
 
@@ -167,7 +167,7 @@ class DataPage(Page):
             self._fixing = role, layer
             self.findings.state.info("Working …")
             at = self.viewer.dims.current_step[-layer.ndim :]
-            self.fixer.start(layers.fixed_layer(finding.fix_name, layer, at=at), layers.FIXES[finding.fix_name])
+            self.fixer.start(layers.fixed_layer(finding.fix_name, layer, at=at))
 
     def _fixed(self, data: Any, error: Exception | None) -> None:
         if error is not None:

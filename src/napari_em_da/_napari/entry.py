@@ -95,7 +95,7 @@ class EntryChoice(QWidget):
     def _load(self) -> None:
         if self.section.isExpanded() and self.form is None:
             self.state.info("Looking up the options …")
-            self.runner.start(look_up(self._catalog, self.name), "Options", silent=True)
+            self.runner.start(look_up(self._catalog, self.name), silent=True)
 
     def _show(self, default: Any, error: Exception | None) -> None:
         self.state.clear()

@@ -71,7 +71,7 @@ class EvaluatePage(Page):
         self.state = Message()
         self.warnings = Message()
         actions = {"Score": self._score}
-        self.panel = JobPanel("Scores", actions, self._show, self._event)
+        self.panel = JobPanel(actions, self._show, self._event)
         self.mapper = JobRunner(lambda _event: None, self._show_map)
         self._compared: layers.Comparison | None = None
         self._scored: layers.Scored | None = None
@@ -103,7 +103,7 @@ class EvaluatePage(Page):
         self.curve.picked.connect(self.go_to)
         napari_viewer.dims.events.current_step.connect(self._mark)
         self.destroyed.connect(lambda *_: napari_viewer.dims.events.current_step.disconnect(self._mark))
-        self.runner.start(look_up(), "Scores", silent=True)
+        self.runner.start(look_up(), silent=True)
         self._kind_chosen(tick=False)
         self._fill_classes()
 
@@ -159,7 +159,7 @@ class EvaluatePage(Page):
             return
         self.state.info("Exporting …")
         job = layers.export(self._compared, self._scored, folder, image=self.image.layer)
-        self.mapper.start(job, "Export", silent=True)
+        self.mapper.start(job, silent=True)
 
     def _names(self) -> tuple[str, ...]:
         names = self.metrics.names()
@@ -205,7 +205,7 @@ class EvaluatePage(Page):
             self.state.error(str(error))
             return
         self.state.info("Computing …")
-        self.mapper.start(job, "Map of errors", silent=True)
+        self.mapper.start(job, silent=True)
 
     def _show_map(self, result: Any, error: Exception | None) -> None:
         if error is not None:

@@ -250,7 +250,7 @@ class GuideDock(QWidget):
             return
         self._opening, self._added = [], []
         self.message.info(f"Opening {project.folder.name} …")
-        self.opener.start(reopening(project), f"Opening {project.folder.name}", silent=True)
+        self.opener.start(reopening(project), silent=True)
 
     def _reopened(self, found: Reopened | None, error: Exception | None) -> None:
         self.message.clear()

@@ -26,8 +26,6 @@ class JobPanel(QWidget):
 
     Parameters
     ----------
-    title : str
-        What napari's activity list calls the job.
     actions : {button text: function}
         Each function returns a job, or raises one of our errors with what is wrong in the form.
     on_event : callable, optional
@@ -47,7 +45,6 @@ class JobPanel(QWidget):
 
     def __init__(
         self,
-        title: str,
         actions: dict[str, Callable[[], Job]],
         on_result: Callable[[Any], None],
         on_event: Callable[[Event], None] = lambda _event: None,
@@ -56,7 +53,6 @@ class JobPanel(QWidget):
         pausable: bool = False,
     ) -> None:
         super().__init__()
-        self._title = title
         self._cancelled = cancelled
         self._on_event = on_event
         self._on_result = on_result
@@ -115,7 +111,7 @@ class JobPanel(QWidget):
         self.bar.setRange(0, 0)
         self._show_progress()
         self._set_running(True)
-        self.runner.start(job, self._title)
+        self.runner.start(job)
 
     def pause(self) -> None:
         """Hold the job at its next event."""

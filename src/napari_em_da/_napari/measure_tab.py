@@ -47,7 +47,7 @@ class MeasureTab(QWidget):
             box.setToolTip(groups()[name])
             grid.addWidget(box, *divmod(number, 3))
         self.table = ObjectsTable(viewer)
-        self.panel = JobPanel("Measurements", {"Measure": self._measure}, self._show)
+        self.panel = JobPanel({"Measure": self._measure}, self._show)
         self._measured: Labels | None = None
         top = QWidget()
         rows = form_layout(top)

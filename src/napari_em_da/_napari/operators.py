@@ -144,7 +144,7 @@ class Operators(QWidget):
             return
         self._target = layer
         self.message.info("Computing …")
-        self.runner.start(job, BUTTONS[operator][0], silent=True)
+        self.runner.start(job, silent=True)
 
     def release(self) -> None:
         """Leave the mouse to the viewer."""

@@ -114,7 +114,7 @@ class Outcome(QWidget):
         self.compared.info("Segmenting this section with both networks …")
         read = taken.volume.read  # in the job: a section may have to be decoded
         whole = layers.then(job, lambda found: (image, box, classes, {**found, "section": read(box)[0]}))
-        self.runner.start(whole, "Before and after", silent=True)
+        self.runner.start(whole, silent=True)
 
     def _show_pair(self, result: Any, error: Exception | None) -> None:
         self.compared.clear()

@@ -139,7 +139,7 @@ class PresetBox(QWidget):
             self.time.clear()
             return
         self.time.info("Measuring how long it will take …")
-        self.runner.start(layers.estimate(config, again=again), "Estimate", silent=True)
+        self.runner.start(layers.estimate(config, again=again), silent=True)
 
     def stop(self) -> None:
         """Leave the processor to the job."""

@@ -59,7 +59,7 @@ class RefinePage(Page):
         self.live = QCheckBox("Live preview of this section")
         self.live.setChecked(True)
         self.state = Message()
-        self.panel = JobPanel("Post-processing", {"Apply to the volume": self._apply}, self._show_result)
+        self.panel = JobPanel({"Apply to the volume": self._apply}, self._show_result)
         self.previewer = JobRunner(lambda _event: None, self._show_preview)
         self.preview_layer = SectionPreview(napari_viewer, "refined preview")
         self.objects = MeasureTab(napari_viewer)
@@ -139,7 +139,7 @@ class RefinePage(Page):
             self.state.error(str(error))
             return
         self.state.info("Computing …")
-        self.previewer.start(job, "Refined preview", silent=True)
+        self.previewer.start(job, silent=True)
 
     def _show_preview(self, result: Any, error: Exception | None) -> None:
         if error is not None:

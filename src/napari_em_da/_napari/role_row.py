@@ -84,7 +84,7 @@ class RoleRow(QWidget):
     def open(self, path: Path, name: str | None = None) -> None:
         """Open a file or folder in the background, add it to the viewer and give it the role."""
         self.message.info(f"Opening {path.name} …")
-        self.runner.start(layers.open_layer(path, self.kind, name=name), f"Opening {path.name}", silent=True)
+        self.runner.start(layers.open_layer(path, self.kind, name=name), silent=True)
 
     def show_layer(self, data: Any) -> Layer:
         """Add LayerData to the viewer and give the layer the role."""

@@ -77,7 +77,7 @@ class SegmentPage(Page):
         self.counter = JobRunner(lambda _event: None, self._counted)
         cancelled = "Cancelled. Finished blocks are kept; Whole volume goes on from there."
         actions = {"This region": self._region, "Whole volume": self._whole}
-        self.panel = JobPanel("Segmentation", actions, self._show, self._progress, cancelled=cancelled)
+        self.panel = JobPanel(actions, self._show, self._progress, cancelled=cancelled)
         self.panel.buttons["This region"].setToolTip("Segment what is in view, through the sections around it")
         self.panel.buttons["Whole volume"].setToolTip("Write the whole segmentation; it appears block by block")
         self._given: Path | None = None
@@ -140,7 +140,7 @@ class SegmentPage(Page):
         self.kept.clear()
         output = self._output()
         if output is not None and not self.panel.running and working_store(output).is_dir():
-            self.counter.start(share_job(output), "Finished blocks", silent=True)
+            self.counter.start(share_job(output), silent=True)
 
     def call(self) -> tuple[str, SegmentConfig]:
         """Return the segmentation of the whole volume.
@@ -169,7 +169,7 @@ class SegmentPage(Page):
             self.state.error(str(error))
             return
         self.state.info(f"Section {box[0].start}: segmenting …")
-        self.looker.start(self._view(taken, run, box, options), "Section in view", silent=True)
+        self.looker.start(self._view(taken, run, box, options), silent=True)
 
     def close_jobs(self) -> None:
         """Cancel every job, and wait for nothing more."""

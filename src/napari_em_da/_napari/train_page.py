@@ -84,7 +84,7 @@ class TrainPage(Page):
         self.live = Live(napari_viewer, "training")
         actions = {"Start": self._start, "Resume": self._resume}
         after = "Cancelled; Resume goes on from the last step."
-        self.panel = JobPanel("Training", actions, self._finished, self._event, cancelled=after, pausable=True)
+        self.panel = JobPanel(actions, self._finished, self._event, cancelled=after, pausable=True)
         self.preset = PresetBox(TRAIN_PRESETS, self._sketch, lambda: self.panel.running)
         self._make_forms()
         self.reader = JobRunner(lambda _event: None, self._values_read)
@@ -205,7 +205,7 @@ class TrainPage(Page):
             self.table_state.info("Add a labels layer to choose classes.")
             return
         self.table_state.info("Reading the label values …")
-        self.reader.start(layers.label_values(layer), "Label values", silent=True)
+        self.reader.start(layers.label_values(layer), silent=True)
 
     def _values_read(self, counts: dict[int, int] | None, error: Exception | None) -> None:
         self.table_state.clear()

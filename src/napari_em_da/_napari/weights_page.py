@@ -68,7 +68,7 @@ class WeightsPage(Page):
         self.use_button = QPushButton("Use this map in training")
         self.use_button.setToolTip("The Train page then trains with exactly this map")
         self.use_button.clicked.connect(lambda _=False: self.use())
-        self.panel = JobPanel("Weight map", {"Compute whole volume": self._whole}, self._show_whole)
+        self.panel = JobPanel({"Compute whole volume": self._whole}, self._show_whole)
         self.previewer = JobRunner(self._show_early, self._show_preview)
         self._sections: layers.SectionWeights | None = None
         self._preview: Image | None = None
@@ -270,7 +270,7 @@ class WeightsPage(Page):
             self._sections = layers.SectionWeights(taken, self.session.classes, ignore)
         point = self.labels.layer.world_to_data(self.viewer.dims.point)
         z = 0 if taken.flat else min(max(round(float(point[0])), 0), taken.volume.shape[0] - 1)
-        self.previewer.start(section_job(self._sections, kind, z, params), "Weights preview", silent=True)
+        self.previewer.start(section_job(self._sections, kind, z, params), silent=True)
 
     def _show_preview(self, result: Any, error: Exception | None) -> None:
         if error is not None:

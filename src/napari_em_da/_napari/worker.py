@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any
 
-from napari.qt.threading import GeneratorWorker, create_worker
+from napari.qt.threading import GeneratorWorker
 
 from napari_em_da._napari.sharing import compute_with, computing_threads, give_way, short_turns
 from napari_em_da.errors import JobFailed, ResourceError
@@ -18,7 +18,6 @@ from napari_em_da.jobs import Job
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 WAIT_S = 0.05
-ACTIVITY_S = 1.0  # between two updates of napari's activity list
 
 
 class JobWorker(GeneratorWorker):
@@ -139,6 +138,9 @@ def passing(job: Job) -> Generator[Event, None, None]:
 class JobRunner:
     """Run one job at a time; a new one replaces the old one, whose late events are dropped.
 
+    Napari's list of activities is left out: its moving picture draws the window ten times a second, which without a
+    graphics card takes a third of two cores from the job. The page shows how the job goes.
+
     Parameters
     ----------
     on_event : callable
@@ -154,8 +156,6 @@ class JobRunner:
         self._worker: JobWorker | None = None
         self._next: Callable[[], None] | None = None
         self.silent = False
-        self._shown = 0.0
-        self._showing = False
         self._outcome: tuple[Any, Exception | None] = (None, None)
 
     @property
@@ -177,13 +177,13 @@ class JobRunner:
         if self._worker is not None:
             self._worker.resume()
 
-    def start(self, job: Job, title: str, *, silent: bool = False) -> None:
+    def start(self, job: Job, *, silent: bool = False) -> None:
         """Start a job, or once the running one has stopped: two trainings never share the processor.
 
-        ``silent`` keeps the job out of napari's activity and task lists.
+        ``silent``: its user did not start it, so that it neither counts as work nor keeps the window from closing.
         """
         self._generation += 1
-        begin = partial(self._begin, job, title, silent, self._generation)
+        begin = partial(self._begin, job, silent, self._generation)
         if self._worker is None:
             begin()
         else:
@@ -201,7 +201,7 @@ class JobRunner:
         self._generation += 1
         self.cancel()
 
-    def _begin(self, job: Job, title: str, silent: bool, generation: int) -> None:
+    def _begin(self, job: Job, silent: bool, generation: int) -> None:
         self._outcome = (None, None)
         self.silent = silent
         worker = JobWorker(passing, job)
@@ -219,25 +219,6 @@ class JobRunner:
             self._outcome = (event.result, None)
             return
         self._on_event(event)
-        if isinstance(event, Progress):
-            self._show_in_activity(event)
-
-    def _show_in_activity(self, event: Progress) -> None:
-        """Move napari's own bar; last, and seldom, for it processes further Qt events, ours among them.
-
-        These must not move it again: where drawing takes longer than the job's steps, there would be no end of it.
-        """
-        bar = getattr(self._worker, "pbar", None)
-        if bar is None or self._showing or time.monotonic() - self._shown <= ACTIVITY_S:
-            return
-        self._showing = True
-        try:
-            if bar.total != event.total:
-                bar.total = event.total
-            bar.update(event.done - bar.n)
-        finally:
-            self._showing = False
-            self._shown = time.monotonic()
 
     def _warned(self, generation: int, warning: tuple[Any, ...]) -> None:
         self._event(generation, Notice(str(warning[0]), "warning"))
