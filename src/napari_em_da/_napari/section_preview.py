@@ -34,19 +34,20 @@ class SectionPreview:
         if layer is not None and layer._type_string != kind:
             self.remove()
             layer = None
+        colours = getattr(like, "colormap", None)
+        own = kind == "labels" and isinstance(colours, DirectLabelColormap)
         if layer is None:
             active = self.viewer.layers.selection.active
-            layer = self.viewer.add_layer(Layer.create(data, {**about, "name": self.name}, kind))
+            look = {**about, "name": self.name} | ({"colormap": colours} if own else {})
+            layer = self.viewer.add_layer(Layer.create(data, look, kind))
             self.viewer.layers.selection.active = active  # the user goes on with what was selected
             self.layer = layer
-        else:
-            renew(layer, data, about)
-            layer.metadata = {**layer.metadata, **about.get("metadata", {})}
-        if not isinstance(layer, Labels):
             return
-        if isinstance(getattr(like, "colormap", None), DirectLabelColormap):
-            layer.colormap = like.colormap
-        elif isinstance(layer.colormap, DirectLabelColormap):
+        renew(layer, data, about)
+        layer.metadata = {**layer.metadata, **about.get("metadata", {})}
+        if own and layer.colormap is not colours:
+            layer.colormap = colours
+        elif isinstance(layer, Labels) and not own and isinstance(layer.colormap, DirectLabelColormap):
             layer.colormap = label_colormap()
 
     def remove(self) -> None:

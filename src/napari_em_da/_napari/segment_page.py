@@ -235,10 +235,12 @@ class SegmentPage(Page):
         labels = self.result.finish((found[0][0], {**found[0][1], **look}, "labels"))
         more = [*found[1:], layers.uncertainty_layer(result, taken)] if result.probabilities is not None else []
         self.session.assign("prediction", labels)
-        hidden = [Layer.create(data, {**about, "visible": False}, kind) for data, about, kind in more]
-        self.turns.do(*(partial(self.viewer.add_layer, layer) for layer in hidden))
+        self.turns.later(*(partial(self._add_hidden, *found) for found in more))
         text = ", ".join(f"{name} {100 * share:.1f} %" for name, share in result.foreground.items())
         self.panel.message.info(f"{text} of the voxels, in {result.seconds:.0f} s. Saved as {result.output}.")
+
+    def _add_hidden(self, data: Any, about: dict[str, Any], kind: str) -> None:
+        self.viewer.add_layer(Layer.create(data, {**about, "visible": False}, kind))
 
     def _begin(self, taken: layers.Snapshot, run: Path, options: dict[str, Any]) -> None:
         self.result.begin(taken, layers.run_classes(run), made_of(taken, run, options))
