@@ -15,6 +15,7 @@ from napari_em_da import layers
 from napari_em_da._napari.message import Message
 from napari_em_da._napari.role_choice import RoleChoice
 from napari_em_da._napari.session import Role, Session
+from napari_em_da._napari.turns import Turns
 from napari_em_da._napari.worker import JobRunner
 from napari_em_da.errors import EmDaError
 
@@ -44,7 +45,7 @@ class RoleRow(QWidget):
         kinds = (Labels, Image) if self.kind == "labels" else (Image,)
         self.choice = RoleChoice(session, role, kinds, optional=optional)
         self.message = Message()
-        self.runner = JobRunner(lambda _event: None, self._opened)
+        self.runner, self.turns = JobRunner(lambda _event: None, self._opened), Turns(self)
         self.lock = QCheckBox("Lock")
         self.lock.setToolTip("Protects these labels from being painted on; untick it to change them")
         self.lock.setVisible(self.kind == "labels")
@@ -89,9 +90,12 @@ class RoleRow(QWidget):
     def show_layer(self, data: Any) -> Layer:
         """Add LayerData to the viewer and give the layer the role."""
         layer = Layer.create(*data)
+        self._add(layer)
+        return layer
+
+    def _add(self, layer: Layer) -> None:
         self._session.viewer.add_layer(layer)
         self.choice.choose(layer)
-        return layer
 
     def follow(self) -> None:
         """Lock the layer that was chosen, and let go of the one before."""
@@ -122,11 +126,11 @@ class RoleRow(QWidget):
             self.message.error(str(error) if isinstance(error, EmDaError) else f"{type(error).__name__}: {error}")
         elif data is not None:
             try:
-                self.show_layer(data)
-            except (ValueError, TypeError) as refused:  # napari cannot show it
+                layer = Layer.create(*data)
+            except (ValueError, TypeError) as refused:
                 self.message.error(f"napari cannot show this file: {refused}")
             else:
-                self.opened.emit()
+                self.turns.later(lambda: self._add(layer), self.opened.emit)
 
     def _browse(self, *, folder: bool) -> None:
         if folder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import importlib.util
 import os
 import sys
@@ -28,7 +29,16 @@ def warm_up() -> None:
 def warm() -> None:
     """Do all of it."""
     load_libraries()
+    import_pages()
     compile_colours()
+
+
+def import_pages() -> None:
+    """Import what the pages are made of: a click on a step would wait for it, and for jobs that import the same."""
+    from napari_em_da._napari.guide import PAGES
+
+    for name in PAGES:
+        importlib.import_module(f"napari_em_da._napari.{name}_page")
 
 
 def load_libraries() -> None:
