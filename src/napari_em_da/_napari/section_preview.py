@@ -31,7 +31,7 @@ class SectionPreview:
         data, about, kind = shown
         data = compact(data) if kind == "labels" else data
         layer = self.layer if self.layer in self.viewer.layers else None
-        if layer is not None and layer._type_string != kind:
+        if layer is not None and type(layer).__name__.lower() != kind:
             self.remove()
             layer = None
         colours = getattr(like, "colormap", None)
