@@ -156,14 +156,21 @@ def test_jobs_compute_with_the_threads_of_the_main_thread(heard: Heard, qtbot: A
     assert used == [2, 1, 2]
 
 
-def test_a_job_leaves_naparis_activity_alone(heard: Heard, qtbot: Any) -> None:
-    """Its moving picture would draw the window all the time, for as long as the job runs."""
+def test_napari_knows_a_job_but_does_not_animate_it(heard: Heard, qtbot: Any, make_napari_viewer: Any) -> None:
+    """It asks before it closes over one; its moving picture would draw the window for as long as the job runs."""
+    tasks = make_napari_viewer().window._task_status_manager
     closed, begun = threading.Event(), threading.Event()
-    heard.runner.start(endless(closed, begun))
-    qtbot.waitUntil(begun.is_set)
-    assert not progress._all_instances
-    heard.runner.cancel()
-    qtbot.waitUntil(lambda: bool(heard.ends))
+    for silent in (True, False):
+        begun.clear()
+        closed.clear()
+        heard.runner.start(endless(closed, begun), silent=silent)
+        qtbot.waitUntil(begun.is_set)
+        qtbot.waitUntil(lambda silent=silent: tasks.is_busy() is not silent)
+        assert not progress._all_instances
+        heard.ends.clear()
+        heard.runner.cancel()
+        qtbot.waitUntil(lambda: bool(heard.ends))
+    qtbot.waitUntil(lambda: not tasks.is_busy())
 
 
 @pytest.mark.parametrize("end", ["goes on", "is stopped", "fails"])

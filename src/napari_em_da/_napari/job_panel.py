@@ -168,8 +168,10 @@ class JobPanel(QWidget):
 
     def _end(self, result: Any, error: Exception | None) -> None:
         self._pace.stop()
-        self._deliver()
-        self._ended(result, error)
+        try:
+            self._deliver()
+        finally:  # whatever a page made of an event, the job has ended
+            self._ended(result, error)
 
     def _ended(self, result: Any, error: Exception | None) -> None:
         self._set_running(False)

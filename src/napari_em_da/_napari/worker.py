@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any
 
-from napari.qt.threading import GeneratorWorker
+from napari.qt.threading import GeneratorWorker, create_worker
 
 from napari_em_da._napari.sharing import compute_with, computing_threads, give_way, short_turns
 from napari_em_da.errors import JobFailed, ResourceError
@@ -180,7 +180,7 @@ class JobRunner:
     def start(self, job: Job, *, silent: bool = False) -> None:
         """Start a job, or once the running one has stopped: two trainings never share the processor.
 
-        ``silent``: its user did not start it, so that it neither counts as work nor keeps the window from closing.
+        ``silent``: its user did not start it, so that it neither counts as work nor lets napari ask before it closes.
         """
         self._generation += 1
         begin = partial(self._begin, job, silent, self._generation)
@@ -204,7 +204,11 @@ class JobRunner:
     def _begin(self, job: Job, silent: bool, generation: int) -> None:
         self._outcome = (None, None)
         self.silent = silent
-        worker = JobWorker(passing, job)
+        if silent:
+            worker = JobWorker(passing, job)
+        else:  # napari asks before it closes over such a worker; on_end shows errors, so it need not raise them as well
+            how: dict[str, Any] = {"_worker_class": JobWorker, "_ignore_errors": True, "_start_thread": False}
+            worker = create_worker(passing, job, **how)
         worker.yielded.connect(partial(self._event, generation))
         worker.warned.connect(partial(self._warned, generation))
         worker.errored.connect(partial(self._error, generation))
