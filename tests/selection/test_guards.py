@@ -11,12 +11,26 @@ import pytest
 from tifffile import imread
 
 from napari_em_da.selection._base import Evidence, Reference
-from napari_em_da.selection.guards import SOURCE_SHARE, TARGET_SHARE, Guards, collapsed, vitals
+from napari_em_da.selection.guards import SOURCE_SHARE, TARGET_SHARE, Guards, collapsed, unlike, vitals
 
 
 def test_a_good_candidate_passes(tissue: Any) -> None:
     assert Guards().reasons(tissue.judged(), source_iou=0.85, best_source_iou=0.9) == ()
     assert Guards().reasons(tissue.judged()) == ()
+
+
+def test_shares_that_differ_say_what_they_rule_out() -> None:
+    def said(target: float, source: float) -> str | None:
+        return unlike({TARGET_SHARE: 0.5, f"{TARGET_SHARE}/mito": target, f"{SOURCE_SHARE}/mito": source})
+
+    assert said(0.1, 0.1) is said(0.034, 0.1) is said(0.29, 0.1) is said(0.1, 0.0) is unlike({}) is None
+    rng, cells = np.random.default_rng(0), 1000
+    for mine, true in ((40, 150), (400, 120), (0, 50)):
+        text = said(mine / cells, true / cells) or ""
+        bound = float(text.partition("at most ")[2].partition(",")[0])
+        found, truth = np.arange(cells) < mine, np.arange(cells) < true  # one within the other: the best there is
+        assert bound == pytest.approx((found & truth).sum() / (found | truth).sum(), abs=0.005)
+        assert all((rng.permutation(found) & truth).sum() <= (found & truth).sum() for _ in range(20))
 
 
 @pytest.mark.parametrize(("iou", "passes"), [(0.81, True), (0.809, False), (float("nan"), False)])

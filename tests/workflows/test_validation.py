@@ -103,6 +103,19 @@ def test_forgetting_the_source_is_refused(tmp_path: Path) -> None:
     assert decide(read_records(run.folder))[0].step == 0
 
 
+def test_a_choice_that_finds_far_less_of_a_class_than_the_source_holds_warns(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    values = run.look(target=0.2, step=0)
+    key = next(key for key in values if key.startswith("source/foreground/"))
+    run.folder.log(0, values)
+    assert decide(read_records(run.folder))[1].warning is None
+    run.folder.metrics_path.unlink()
+    run.folder.log(0, {"loss": 1.0})  # the step's own line, before what its validation found
+    run.folder.log(0, values | {key.replace("source", "target"): 0.3 * values[key]})
+    _, choice, text = decide(read_records(run.folder))
+    assert "at most 0.30" in str(choice.warning) and str(choice.warning) in text
+
+
 def test_candidates_survive_a_restart(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.look(target=0.2, step=0)

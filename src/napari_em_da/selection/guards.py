@@ -13,6 +13,7 @@ from napari_em_da.selection._base import Evidence
 TARGET_SHARE = "target/foreground"  # keys of logged shares; "/name" follows for one class
 SOURCE_SHARE = "source/foreground"
 _GONE = 0.01  # of the prior: nothing is left
+_UNLIKE = 3.0  # times the source's share, or a third of it: real pairs with an IoU of 0.7 differ by 2.2
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,33 @@ def vitals(evidence: Evidence) -> dict[str, float]:
             if shapes.areas.size:
                 values[f"{domain}/region_px/{name}"] = float(np.median(shapes.areas))
     return values
+
+
+def unlike(values: Mapping[str, float]) -> str | None:
+    """Say what the share of a class alone rules out; None where target and source hold about as much of each.
+
+    Parameters
+    ----------
+    values : mapping
+        Of one validation, as `vitals` returns them.
+
+    Notes
+    -----
+    Two regions that cover shares a and b have an IoU of at most min(a, b) / max(a, b). Label-free scores do not see
+    it where a class has changed its look altogether and something else is found in its place.
+    """
+    found = []
+    for key, share in values.items():
+        name = key.removeprefix(f"{TARGET_SHARE}/")
+        source = values.get(f"{SOURCE_SHARE}/{name}", 0.0)
+        if name == key or source <= 0 or source / _UNLIKE <= share <= source * _UNLIKE:
+            continue
+        most = min(share, source) / max(share, source)
+        found.append(
+            f"{share:.1%} of the target is found to be {name}, but {source:.1%} of the labelled image is. If both hold "
+            f"alike shares in truth, the IoU of {name} is at most {most:.2f}, whatever is expected. Look at the result."
+        )
+    return " ".join(found) or None
 
 
 def collapsed(history: Sequence[Mapping[str, float]], guards: Guards | None = None) -> str | None:

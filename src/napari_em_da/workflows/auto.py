@@ -24,7 +24,7 @@ from napari_em_da.selection.ranking import SOURCE_ONLY
 from napari_em_da.training import checkpoint
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.workflows.expected import expected
-from napari_em_da.workflows.judging import REPORT, Record, adopt, candidates, decide, read_records
+from napari_em_da.workflows.judging import REPORT, Record, adopt, candidates, decide, read_records, told
 from napari_em_da.workflows.plan import open_image
 from napari_em_da.workflows.rounds import learn
 from napari_em_da.workflows.scale import in_plane
@@ -154,7 +154,7 @@ def auto(config: AdaptConfig, *, resume: bool = False, look: Look | None = None)
     estimate, sentence = yield from expected(RunFolder(out), record)
     checkpoint.write_text(out / REPORT, f"{(out / REPORT).read_text(encoding='utf-8')}\n{sentence}\n")
     yield Saved(out / REPORT, "report")
-    yield Notice(warning or why, "warning" if warning else "info")
+    yield from told(why, warning)
     yield Notice(sentence)
     yield Progress(len(options.portfolio), len(options.portfolio), "adaptations", "done")
     seconds = round(time.perf_counter() - started, 1)

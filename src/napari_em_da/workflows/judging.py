@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from napari_em_da.events import Event, Progress
+from napari_em_da.events import Event, Notice, Progress
 from napari_em_da.lazy import computed
 from napari_em_da.models._base import SegmentationNet
 from napari_em_da.selection import DEFAULT_CRITERIA, possible, scores
 from napari_em_da.selection._base import Probs, Reference
 from napari_em_da.selection.evidence import collecting
-from napari_em_da.selection.guards import Guards, collapsed, vitals
+from napari_em_da.selection.guards import Guards, collapsed, unlike, vitals
 from napari_em_da.selection.ranking import SOURCE_ONLY, Candidate, Choice, choose, report
 from napari_em_da.training import checkpoint
 from napari_em_da.training.folder import RunFolder
@@ -87,7 +87,18 @@ def decide(records: Sequence[Record], criteria: Sequence[str] = DEFAULT_CRITERIA
     listed = candidates(records, Guards())
     choice = choose(listed, criteria)
     chosen = next(r for r in records if (r.name, r.step) == choice.candidate.key)
+    lines = RunFolder(chosen.weights.parent.parent).metrics()
+    strange = unlike({key: value for line in lines if line["step"] == chosen.step for key, value in line.items()})
+    if strange:
+        choice = replace(choice, warning=" ".join(filter(None, (choice.warning, strange))))
     return chosen, choice, report(listed, choice)
+
+
+def told(why: str, warning: str | None) -> Iterator[Notice]:
+    """Say what was chosen and why, and what to beware of."""
+    yield Notice(why)
+    if warning:
+        yield Notice(warning, "warning")
 
 
 class Judge:

@@ -21,7 +21,7 @@ from napari_em_da.training import checkpoint
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.workflows.correction_data import is_round
 from napari_em_da.workflows.corrections import resume_round
-from napari_em_da.workflows.judging import CANDIDATES, REPORT, Record, adopt, decide, read_records
+from napari_em_da.workflows.judging import CANDIDATES, REPORT, Record, adopt, decide, read_records, told
 from napari_em_da.workflows.plan import Plan, make_plan
 from napari_em_da.workflows.pseudo_labelling import make_pseudo_labels
 from napari_em_da.workflows.pseudo_volumes import PseudoVolume
@@ -106,7 +106,7 @@ def rounds(config: TrainConfig, *, resume: bool = False, look: Look | None = Non
 def finish(out: RunFolder, made: list[dict[str, Any]], seconds: float) -> Job:
     """Say which candidate was chosen and why, and mark the run as finished."""
     chosen, choice, _ = decide(read_records(out))
-    yield Notice(choice.warning or choice.why, "warning" if choice.warning else "info")
+    yield from told(choice.why, choice.warning)
     steps, digest = sum(entry["steps"] for entry in made), out.info()["result"]["digest"]
     result = TrainResult(out.path, steps, chosen.source_iou or 0.0, chosen.step, digest, round(seconds, 1))
     kept = {name: value for name, value in vars(result).items() if name != "run"}

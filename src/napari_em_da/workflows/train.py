@@ -22,7 +22,7 @@ from napari_em_da.sampling import Prefetch
 from napari_em_da.seeding import seeded
 from napari_em_da.training.folder import RunFolder
 from napari_em_da.training.loop import FitResult, fit
-from napari_em_da.workflows.judging import decide, read_records
+from napari_em_da.workflows.judging import decide, read_records, told
 from napari_em_da.workflows.plan import (
     Plan,
     describe_volume,
@@ -105,7 +105,7 @@ def train(config: TrainConfig, *, resume: bool = False, look: Look | None = None
     if plan.target:
         chosen, choice, _ = decide([record for record in read_records(folder) if record.step <= result.steps])
         result = replace(result, best_step=chosen.step, best_score=chosen.source_iou or 0.0)
-        yield Notice(choice.warning or choice.why, "warning" if choice.warning else "info")
+        yield from told(choice.why, choice.warning)
     seconds = round(time.perf_counter() - started, 1)
     folder.update_info({"finished": True, "result": {**vars(result), "seconds": seconds}})
     yield Finished(TrainResult(config.run, result.steps, result.best_score, result.best_step, result.digest, seconds))
