@@ -25,6 +25,15 @@ def nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests act on what a panel is told, such as a step: later, small jobs are over."""
+    from napari_em_da._napari import job_panel, turns
+
+    monkeypatch.setattr(job_panel, "EVENTS_MS", 0)
+    monkeypatch.setattr(turns, "MOST_MS", 0)
+
+
+@pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
     """Fail a test after which a job or the writer of a project still runs: its docks and viewers are closed by then."""
     yield

@@ -14,18 +14,74 @@ import pytest
 pytest.importorskip("napari")
 from qtpy.QtCore import QObject, QTimer
 
+from napari_em_da._napari import turns as turns_module
+from napari_em_da._napari.job_panel import JobPanel
 from napari_em_da._napari.live import Live
 from napari_em_da._napari.objects_table import ObjectsTable
 from napari_em_da._napari.section_preview import SectionPreview
 from napari_em_da._napari.sharing import computing_threads
-from napari_em_da._napari.turns import Turns
+from napari_em_da._napari.turns import Pace, Turns
 from napari_em_da._napari.worker import JobRunner
-from napari_em_da.events import Finished, Preview
+from napari_em_da.events import Finished, Preview, Progress
 from napari_em_da.layers import compact
 from napari_em_da.layers.objects import Objects
 
 LONG_MS = 20_000
 TABLED = 2  # bytes of labels that napari colours by a table; wider ones wait for a compiler when first drawn
+
+
+@pytest.mark.parametrize(
+    ("share", "taken_s", "wait_ms"), [(0.5, 0.01, 30), (0.5, 0.08, 80), (0.1, 0.02, 180), (0.1, 0.3, 1000)]
+)
+def test_the_next_picture_waits_the_longer_the_longer_the_last_one_took(
+    qtbot: Any, monkeypatch: pytest.MonkeyPatch, share: float, taken_s: float, wait_ms: int
+) -> None:
+    now = [5.0]
+    monkeypatch.setattr(turns_module, "MOST_MS", 1000)
+    monkeypatch.setattr(turns_module, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    owner = QObject()
+    pace = Pace(owner, 30, share)
+    assert pace.interval() == 30
+    pace.showing()
+    now[0] += taken_s  # drawing
+    qtbot.waitUntil(lambda: not pace._later.isActive(), timeout=LONG_MS)
+    assert pace.interval() == wait_ms and not pace.isActive()
+
+
+def test_what_a_job_tells_is_shown_together_in_its_order_and_before_its_end(qtbot: Any) -> None:
+    """The pace is held back: nothing but the job's end shows what has come."""
+    seen: list[Any] = []
+    panel = JobPanel({"Start": lambda: job()}, lambda result: seen.append(result), seen.append)
+    qtbot.addWidget(panel)
+    panel._pace._least_ms = 10**6
+    panel._pace.setInterval(10**6)
+
+    def job() -> Any:
+        yield from (Progress(n, 3, "things") for n in range(3))
+        yield Finished("end")
+
+    panel.buttons["Start"].click()
+    qtbot.waitUntil(lambda: not panel.running, timeout=LONG_MS)
+    assert seen == [*(Progress(n, 3, "things") for n in range(3)), "end"]
+    assert panel.bar.format() == "done"
+
+
+def test_a_page_that_fails_at_an_event_does_not_leave_the_job_unended(qtbot: Any) -> None:
+    def broken(_event: Any) -> None:
+        raise ValueError("of the page")
+
+    def job() -> Any:
+        yield Progress(0, 1, "things")
+        yield Finished(1)
+
+    panel = JobPanel({"Start": job}, lambda _result: None, broken)
+    qtbot.addWidget(panel)
+    panel._pace._least_ms = 10**6
+    panel._pace.setInterval(10**6)
+    with qtbot.captureExceptions() as raised:
+        panel.buttons["Start"].click()
+        qtbot.waitUntil(lambda: not panel.running, timeout=LONG_MS)
+    assert [kind for kind, *_ in raised] == [ValueError] and panel.buttons["Start"].isEnabled()
 
 
 def test_acts_wait_for_the_event_loop_in_their_order(qtbot: Any) -> None:
