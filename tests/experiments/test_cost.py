@@ -9,6 +9,7 @@ import pytest
 
 from napari_em_da.config import TrainConfig
 from napari_em_da.experiments.cost import operations
+from napari_em_da.methods import METHODS
 
 
 def config(method: str, **options: Any) -> TrainConfig:
@@ -39,7 +40,7 @@ def convolutions(features: int = 8) -> tuple[float, float]:
         ("supervised", {}, (0, 0)),
         ("fda", {}, (1, 1)),  # one pass without gradients
         ("entropy", {}, (3, 3)),
-        ("coral", {"lambda_total": 1.0}, (1.5, 0.25)),  # half the windows; the decoder in every other step
+        ("coral", {"windows": 0.5}, (1.5, 0.25)),  # half the windows; the decoder in every other step
         ("coral", {"windows": 1.0}, (3, 0.5)),
         ("mean_teacher", {}, (4, 4)),
     ],
@@ -52,3 +53,13 @@ def test_operations_are_those_of_the_passes(method: str, options: dict[str, Any]
     lacking = first * target[0] / 3 if target[0] not in (0, 1) else 0
     extra = target[0] * encoder + target[1] * decoder - lacking
     assert operations(config(method, **options)) == pytest.approx(1 + extra / step, rel=0.02)
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS.names() if name != "supervised"])
+def test_no_step_takes_more_than_two_and_a_half_of_a_supervised_one(method: str) -> None:
+    """With the narrower of the presets' networks, for which what a method adds weighs most."""
+    usual = config(method)
+    network = usual.network.model_copy(update={"options": {"features": 16}})
+    sampling = usual.sampling.model_copy(update={"patch_px": (1, 64, 64), "batch": 8})
+    bound = 1.3 if method in ("coral", "mmd") else 2.5
+    assert operations(usual.model_copy(update={"network": network, "sampling": sampling})) < bound

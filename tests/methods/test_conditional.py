@@ -67,7 +67,7 @@ def test_discriminator_reads_the_image_and_every_class(classes: int) -> None:
 
 def test_without_the_image_it_is_the_unconditional_discriminator() -> None:
     conditional = part_of(make(classes=3)).discriminator
-    plain = PatchDiscriminator(3)
+    plain = PatchDiscriminator(3, width=32)
     weights = conditional.state_dict()
     weights["layers.0.weight"] = weights["layers.0.weight"][:, 1:]  # those of the label channels
     plain.load_state_dict(weights)

@@ -56,16 +56,19 @@ def parts(*names: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("name", "options", "encoder", "decoder"),
     [
-        ("coral", {}, [8, 4], [8, 4]),
+        ("coral", {}, [8, 3], [8, 3]),
         ("mmd", {"windows": 0.3}, [8, 3], [8, 3]),
         ("mmd", {"windows": 0.01}, [8, 2], [8, 2]),
-        ("coral", {"profile": "geometric"}, [8, 4], [8, 4]),
-        ("coral", {"decoder_taps": ("dec0",)}, [8, 8], [8, 8]),
+        ("coral", {"profile": "geometric", "windows": 0.5}, [8, 4], [8, 4]),
+        ("coral", {"decoder_taps": ("dec0",)}, [8, 3], [8, 3]),
         ("dann", {}, [8, 8], [8, 8]),
-        ("ynet", {}, [8, 8], [8, 8]),
+        ("ynet", {}, [8, 4], [8, 4]),
+        ("adversarial", {}, [8, 4], [8, 4]),
+        ("adversarial", {"parity": True}, [8], [8]),  # on all of the target, and without the source
         ("combined", parts("coral", "entropy"), [8, 8], [8, 8]),  # one pass serves both
         ("combined", parts("coral", "dann"), [8, 8], [8, 8]),
-        ("combined", parts("coral", "mean_teacher"), [8, 4, 8], [8, 8]),  # the student's pass fills the statistics
+        ("combined", parts("coral", "adversarial"), [8, 4], [8, 4]),
+        ("combined", parts("coral", "mean_teacher"), [8, 3, 8], [8, 8]),  # the student's pass fills the statistics
     ],
 )
 def test_nothing_runs_in_vain(name: str, options: dict[str, Any], encoder: list[int], decoder: list[int]) -> None:

@@ -34,7 +34,7 @@ class AlignmentOptions(AdaptationOptions):
 def keeps(options: AlignmentOptions) -> float:
     """Return of how many passes a step keeps the activations: the encoder's are about half."""
     windows = options.windows if isinstance(options, DistanceOptions) else 1.0
-    return 2.0 if options.decoder_taps else 1 + windows / 2
+    return 1 + windows if options.decoder_taps else 1 + windows / 2
 
 
 class DistanceOptions(AlignmentOptions):
@@ -44,7 +44,7 @@ class DistanceOptions(AlignmentOptions):
         1024, description="Feature vectors drawn per domain and level; all of them where there are fewer"
     )
     windows: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.5, description="Share of the target windows that features are taken from, of two at least"
+        0.375, description="Share of the target windows that features are taken from, of two at least"
     )
 
 

@@ -57,14 +57,23 @@ class Views:
         return self.batch["target"]
 
     @cached_property
+    def seen(self) -> Tensor:
+        """The target windows (n, 1, …) that the network is run on: as many as the part that asks for most wants."""
+        return self.target.image[: self.count(self.method.windows)]
+
+    def count(self, share: float) -> int:
+        """Return how many windows of a batch are a share of it, two at least."""
+        return max(2, math.ceil(share * len(self.target.image)))
+
+    @cached_property
     def on_source(self) -> Forward:
         """The network's logits and features of the source, with gradients."""
         return self.network.forward_taps(self.source.image)
 
     @cached_property
     def on_target(self) -> Forward:
-        """The network's logits and features of the target, with gradients, under the target's statistics."""
-        return self.forward_target(self.target.image)
+        """The network's logits and features of ``seen``, with gradients, under the target's statistics."""
+        return self.forward_target(self.seen)
 
     def forward_target(self, image: Tensor) -> Forward:
         """Run the network on other target windows, under the target's statistics."""
@@ -74,17 +83,14 @@ class Views:
 
     @cached_property
     def target_encoded(self) -> dict[str, Tensor]:
-        """The network's features of the target, with gradients.
+        """The network's features of ``seen``, with gradients.
 
-        Where no part reads ``on_target``, only those of the encoder, and only of as many windows as the parts ask for
-        (two at least); then ``finish`` has to follow.
+        Where no part reads ``on_target``, only those of the encoder; then ``finish`` has to follow.
         """
-        share = self.method.encoder_windows
-        if share is None:
+        if self.method.decodes:
             return self.on_target[1]
-        count = max(2, math.ceil(share * len(self.target.image)))
         with self.method.adapted() as network:
-            return network.encoder_taps(self.target.image[:count])
+            return network.encoder_taps(self.seen)
 
     def finish(self) -> None:
         """Let the decoder's statistics follow the target where nothing ran the decoder on it in this step.
@@ -110,7 +116,7 @@ class Part(nn.Module):
     whole : bool
         Whether it reads ``views.on_target``; a part that is content with ``views.target_encoded`` costs less.
     windows : float
-        Share of the target windows that it needs in ``views.target_encoded``; it gets these or more. 0: not read.
+        Share of the target windows that it needs in ``views.seen``; it gets these or more. 0: not read.
     """
 
     whole: bool = True
@@ -143,7 +149,8 @@ class Adaptation(Method):
         super().__init__(setup)
         self.options = options
         self.parts: Sequence[Part] = nn.ModuleList(parts)  # type: ignore[assignment]  # iterates over parts
-        self.encoder_windows = None if any(p.whole for p in parts) else max((p.windows for p in parts), default=1.0)
+        self.decodes = any(part.whole for part in parts)
+        self.windows = max((part.windows for part in parts), default=1.0)
         self.target_statistics = DomainStatistics(setup.network) if options.statistics == "per_domain" else None
 
     def players(self) -> dict[str, Player]:

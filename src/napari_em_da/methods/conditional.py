@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from napari_em_da.config import Count
 from napari_em_da.losses._base import IGNORE, Losses, Term
 from napari_em_da.methods._base import Setup
-from napari_em_da.methods._judging import Judging, JudgingOptions, coverage, label_maps, straight_through
+from napari_em_da.methods._judging import Judging, JudgingOptions, coverage, label_maps, largest, straight_through
 from napari_em_da.methods._parts import Views, part_method
 
 
@@ -60,7 +60,8 @@ class ConditionalPart(Judging):
     of L2. The network before an adaptation is no early one: it has learned the source and mostly predicts what the
     labels say. L4 therefore counts only where it is wrong by more than 1 px, which may be nowhere. All maps are hard
     (``straight_through``) and equally blurred, so that softness tells nothing. The first network is saved with every
-    checkpoint.
+    checkpoint. To spare time, only half of a batch's windows (``windows``) is predicted: of the target for L3 and the
+    network's turn, of the source for L4.
 
     The paper's joint embedding adds the alignment of features, so that both domains share one encoder::
 
@@ -110,7 +111,7 @@ class ConditionalPart(Judging):
 
     def judge(self, maps: Tensor, views: Views) -> Tensor:
         """Return the verdict on target images with these maps."""
-        verdict: Tensor = self.discriminator(torch.cat([inner(views.target.image, views), maps], 1))
+        verdict: Tensor = self.discriminator(torch.cat([inner(views.seen, views), maps], 1))
         return verdict
 
     def _examples(self, views: Views) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
@@ -123,13 +124,14 @@ class ConditionalPart(Judging):
         maps, known = label_maps(other, classes, o.smoothing)
         yield "conditional_mismatch", image, maps, known * differs.view(-1, *[1] * (known.ndim - 1))
         fake = self.predicted(views).detach()
-        yield "conditional_fake", inner(views.target.image, views), fake, torch.ones_like(fake[:, :1])
+        yield "conditional_fake", inner(views.seen, views), fake, torch.ones_like(fake[:, :1])
         if self.early is not None:
+            some = slice(views.count(o.windows))
             with torch.no_grad():
-                early = self.early.eval()(views.source.image).float().softmax(1)
-            wrong = misses(early.argmax(1), labels, classes)
+                early = self.early.eval()(views.source.image[some]).float().softmax(1)
+            wrong = misses(largest(early), labels[some], classes)
             early = straight_through(early) if o.straight_through else early
-            yield "conditional_early", image, early, wrong
+            yield "conditional_early", image[some], early, wrong
 
 
 def mismatched(labels: Tensor, limit: float, draws: int) -> tuple[Tensor, Tensor]:
@@ -209,4 +211,4 @@ def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     return (values * weights).sum() / weights.sum().clamp_min(1e-6)
 
 
-METHOD = part_method(ConditionalPart, ConditionalOptions, lambda _: 2.5)
+METHOD = part_method(ConditionalPart, ConditionalOptions, lambda options: 1.5 + options.windows)

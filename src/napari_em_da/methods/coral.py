@@ -38,7 +38,7 @@ class Coral(Distance):
     The loss does not see a shift of the mean. With fewer positions than channels (a small ``patch_px``) the covariances
     lack full rank: both still are right on average, but the distance of two draws from the same distribution grows.
 
-    To spare time, features come from half of the target windows by default (``windows``), the decoder is not run on
+    To spare time, features come from 3 of 8 target windows by default (``windows``), the decoder is not run on
     them unless its features are aligned, and its statistics of the target follow in every other step only.
 
     References

@@ -53,7 +53,7 @@ class MMD(Distance):
     With the target's own batch-norm statistics (the default) the mean and variance of each channel agree before the
     ReLU already; the loss then works on what is left.
 
-    To spare time, features come from half of the target windows by default (``windows``), the decoder is not run on
+    To spare time, features come from 3 of 8 target windows by default (``windows``), the decoder is not run on
     them unless its features are aligned, and its statistics of the target follow in every other step only.
 
     References

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -29,6 +30,9 @@ class YNetOptions(AdaptationOptions):
     """Options of the reconstruction."""
 
     lambda_rec: NonNegative = Field(1e-2, description="Weight of the mean squared error of both reconstructions")
+    windows: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="Share of both domains' windows that are reconstructed, of two at least"
+    )
 
 
 class YNet(Part):
@@ -43,8 +47,9 @@ class YNet(Part):
     that the run's network keeps its own gradient clipping; the decoder's one backward pass serves both.
 
     Departures from [1]_: images are standardised per volume, for which the default of ``lambda_rec`` is chosen. Their
-    dropout of 0.25 is an option of the network (``dropout``), not of the method. The segmentation's decoder sees the
-    target in every other step only, for its statistics.
+    dropout of 0.25 is an option of the network (``dropout``), not of the method. To spare time, half of the windows of
+    both domains are reconstructed (``windows``), and the segmentation's decoder sees the target in every other step
+    only, for its statistics.
 
     References
     ----------
@@ -55,7 +60,7 @@ class YNet(Part):
 
     def __init__(self, setup: Setup, options: YNetOptions) -> None:
         super().__init__()
-        self.weight = options.lambda_rec
+        self.weight, self.windows = options.lambda_rec, options.windows
         self.decoder = ReconstructionDecoder(setup.network)
         self._on_network: Losses = {}
 
@@ -70,15 +75,17 @@ class YNet(Part):
             return
         parameters = list(self.decoder.parameters())
         on_decoder: Losses = {}
+        count = views.count(self.windows)
         domains = ("source", views.source, views.on_source[1]), ("target", views.target, views.target_encoded)
         for domain, sample, taps in domains:
-            bottleneck = taps["bottleneck"].detach().requires_grad_()
-            reconstruction, original = self.decoder.pair(bottleneck, sample.image)
+            features = taps["bottleneck"][:count]
+            bottleneck = features.detach().requires_grad_()
+            reconstruction, original = self.decoder.pair(bottleneck, sample.image[:count])
             error = F.mse_loss(reconstruction.float(), original.float())
             gradient, *gradients = torch.autograd.grad(error, [bottleneck, *parameters])
             name = f"reconstruction_{domain}"
             on_decoder[name] = Term(with_gradient(error, parameters, gradients), self.weight)
-            felt = with_gradient(error, [taps["bottleneck"]], [gradient])
+            felt = with_gradient(error, [features], [gradient])
             self._on_network[name] = Term(felt, self.weight)
         yield DECODER, on_decoder
 
@@ -103,4 +110,4 @@ def to_unet(method: Method) -> SegmentationNet:
         return copy.deepcopy(network)
 
 
-METHOD = part_method(YNet, YNetOptions, lambda _: 1.7)
+METHOD = part_method(YNet, YNetOptions, lambda options: 1.2 + options.windows / 2)

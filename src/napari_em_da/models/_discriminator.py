@@ -19,6 +19,8 @@ class PatchDiscriminator(nn.Module):
     ----------
     in_channels : int
         Classes; one more if the image is given as well.
+    width : int
+        Channels of the first layer; each of the next three has twice as many as the one before.
     norm : {"none", "group"}
         Group norm of 8 groups between the inner layers.
 
@@ -27,14 +29,14 @@ class PatchDiscriminator(nn.Module):
     Isola et al. (2017), Image-to-Image Translation with Conditional Adversarial Networks.
     """
 
-    def __init__(self, in_channels: int, norm: Literal["none", "group"] = "none") -> None:
+    def __init__(self, in_channels: int, width: int = 64, norm: Literal["none", "group"] = "none") -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        widths = (in_channels, 64, 128, 256, 512)
-        for level, (channels, width) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
-            layers.append(nn.Conv2d(channels, width, 4, stride=2, padding=1))
+        widths = (in_channels, width, 2 * width, 4 * width, 8 * width)
+        for level, (channels, wide) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+            layers.append(nn.Conv2d(channels, wide, 4, stride=2, padding=1))
             if norm == "group" and level:
-                layers.append(nn.GroupNorm(math.gcd(8, width), width))
+                layers.append(nn.GroupNorm(math.gcd(8, wide), wide))
             layers.append(nn.LeakyReLU(0.2, inplace=True))
         layers.append(nn.Conv2d(widths[-1], 1, 4, stride=2, padding=1))
         self.layers = nn.Sequential(*layers)
