@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_em_da._napari.looks import centre
 from napari_em_da._napari.message import Message
 from napari_em_da._napari.turns import Turns
 from napari_em_da._napari.worker import JobRunner
@@ -152,16 +153,10 @@ class PlaceList(QWidget):
             self.seen.append(place.box)
             self.edited.emit()
         z, y, x, height, width = place.box
-        centre = (z, y + (height - 1) / 2, x + (width - 1) / 2)[-image.ndim :]
-        world = image.data_to_world(centre)
-        dims = self.viewer.dims
-        for axis, value in enumerate(world, start=dims.ndim - image.ndim):
-            dims.set_point(axis, float(value))
-        shown = [dims.point[axis] for axis in dims.displayed]
-        camera = getattr(self.viewer, "scene", self.viewer).camera  # moved there in napari 0.9
-        camera.center = tuple([0.0] * (3 - len(shown)) + shown)
+        middle = (z, y + (height - 1) / 2, x + (width - 1) / 2)[-image.ndim :]
+        camera = centre(self.viewer, image, middle)
         canvas = getattr(getattr(self.viewer, "canvas", None), "size", None)
-        if canvas is not None and dims.ndisplay == 2:
+        if canvas is not None and self.viewer.dims.ndisplay == 2:
             size = np.abs(np.asarray(image.scale[-2:])) * (height, width)
             camera.zoom = SHARE * float(np.min(np.asarray(canvas) / size))
         self.turns.drop()

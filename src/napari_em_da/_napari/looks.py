@@ -1,8 +1,8 @@
-"""How layers are shown anew, and what napari's themes leave unseen."""
+"""How layers are shown anew, how the view is moved, and what napari's themes leave unseen."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,3 +21,15 @@ def renew(layer: Layer, data: Any, about: Mapping[str, Any]) -> None:
     for name in ("scale", "translate", "units", "axis_labels", "contrast_limits"):
         if name in about and not np.array_equal(getattr(layer, name), about[name]):
             setattr(layer, name, about[name])
+
+
+def centre(viewer: Any, layer: Layer, place: Sequence[float]) -> Any:
+    """Show the section of a place, in data coordinates of ``layer``, with it in the middle; return the camera."""
+    world = [float(value) for value in layer.data_to_world(place)]
+    dims, first = viewer.dims, viewer.dims.ndim - layer.ndim
+    dims.set_point(range(first, dims.ndim), world)  # all at once: each call slices and draws
+    # not dims.point: it moves in whole steps, and a centre may lie between pixels
+    shown = [world[axis - first] if axis >= first else dims.point[axis] for axis in dims.displayed]
+    camera = getattr(viewer, "scene", viewer).camera  # moved there in napari 0.9
+    camera.center = tuple([0.0] * (3 - len(shown)) + shown)
+    return camera

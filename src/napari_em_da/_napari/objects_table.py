@@ -23,6 +23,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_em_da._napari.looks import centre
 from napari_em_da._napari.message import Message
 from napari_em_da.errors import EmDaError
 from napari_em_da.layers.objects import Objects, heading, rows_where
@@ -191,14 +192,7 @@ class ObjectsTable(QWidget):
             return
         at = int(self.model.rows[row])
         layer = self.layer
-        world = layer.data_to_world(self.objects.place(at)[-layer.ndim :])
-        dims, first = self.viewer.dims, self.viewer.dims.ndim - layer.ndim
-        for axis, value in enumerate(world, start=first):
-            dims.set_point(axis, float(value))
-        # not dims.point: it moves in whole steps, and a centroid lies between pixels
-        shown = [float(world[axis - first]) if axis >= first else dims.point[axis] for axis in dims.displayed]
-        camera = getattr(self.viewer, "scene", self.viewer).camera  # moved there in napari 0.9
-        camera.center = tuple([0.0] * (3 - len(shown)) + shown)
+        centre(self.viewer, layer, self.objects.place(at)[-layer.ndim :])
         self._leading = True
         layer.selected_label = int(self.objects.table["id"][at])
         self._leading = False
