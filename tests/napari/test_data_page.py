@@ -379,3 +379,11 @@ def test_the_copied_call_finds_the_same(page: Any, viewer: Any, qtbot: Any, tmp_
     assert name == "check"
     shown = [finding.text for finding in page.findings.found]
     assert [finding.text for finding in run(em.check(config)).findings] == shown != []
+
+
+def test_a_closed_page_adds_no_layer_that_waited_for_its_turn(page: Any, viewer: Any, qtbot: Any) -> None:
+    there = list(viewer.layers)
+    page.rows["target"].turns.later(lambda: viewer.add_image(grey(1)))
+    page.close_jobs()
+    qtbot.wait(50)
+    assert list(viewer.layers) == there

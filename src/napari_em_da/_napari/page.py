@@ -14,6 +14,7 @@ from napari_em_da._napari.job_panel import JobPanel
 from napari_em_da._napari.message import Message
 from napari_em_da._napari.session import Session
 from napari_em_da._napari.state import read_state, write_state
+from napari_em_da._napari.turns import Turns
 from napari_em_da._napari.warm import warm_up
 from napari_em_da._napari.worker import JobRunner
 from napari_em_da.config import Config
@@ -162,8 +163,10 @@ class Page(QWidget):
         return bool(super().event(event))
 
     def close_jobs(self) -> None:
-        """Cancel every job, drop what it still reports, and follow the session no longer."""
+        """Cancel every job, drop what it still reports and what waits for its turn, and follow the session no longer."""
         self.session.changed.disconnect(self._follow, missing_ok=True)
+        for turns in self.findChildren(Turns):
+            turns.drop()
         for runner in self._runners:
             runner.abandon()
 

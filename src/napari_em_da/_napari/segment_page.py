@@ -175,7 +175,6 @@ class SegmentPage(Page):
         """Cancel every job, and wait for nothing more."""
         for timer in (self._wait, self._tick):
             timer.stop()
-        self.turns.drop()
         super().close_jobs()
 
     def _moved(self, event: Any = None) -> None:
