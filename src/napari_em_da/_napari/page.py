@@ -163,7 +163,7 @@ class Page(QWidget):
         return bool(super().event(event))
 
     def close_jobs(self) -> None:
-        """Cancel every job, drop what it still reports and what waits for its turn, and follow the session no longer."""
+        """Cancel every job, drop what it reports and what waits for its turn, and follow the session no longer."""
         self.session.changed.disconnect(self._follow, missing_ok=True)
         for turns in self.findChildren(Turns):
             turns.drop()
