@@ -138,7 +138,7 @@ def show_weights(tour: Tour) -> None:
     page.kind.setCurrentIndex(page.kind.findData("border"))
     page.options.editors["objects"].set("components")
     page._edited()
-    user.wait(lambda: page._preview is not None, "the weights", 120)
+    user.wait(lambda: page.preview_layer.layer is not None, "the weights", 120)
     user.settle(lambda: not page.previewer.running, "the weights")
     user.picture("02-weights", tour.frame("source"))
 

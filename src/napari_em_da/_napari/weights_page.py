@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from napari.layers import Image, Labels, Layer
+from napari.layers import Labels, Layer
 from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_em_da import layers
 from napari_em_da._napari.entry import TOOL_TIP_ROLE
 from napari_em_da._napari.form import Form, add_row, combo, form_layout
 from napari_em_da._napari.job_panel import JobPanel
-from napari_em_da._napari.looks import renew
 from napari_em_da._napari.message import Message
 from napari_em_da._napari.page import Page
 from napari_em_da._napari.role_choice import RoleChoice
+from napari_em_da._napari.section_preview import SectionPreview
 from napari_em_da._napari.session import Session
 from napari_em_da._napari.state import plain
 from napari_em_da._napari.turns import Pace
@@ -71,7 +71,7 @@ class WeightsPage(Page):
         self.panel = JobPanel({"Compute whole volume": self._whole}, self._show_whole)
         self.previewer = JobRunner(self._show_early, self._show_preview)
         self._sections: layers.SectionWeights | None = None
-        self._preview: Image | None = None
+        self.preview_layer = SectionPreview(napari_viewer, PREVIEW)
         self._wait = Pace(self, DEBOUNCE_MS)
         self._wait.timeout.connect(self.preview)
 
@@ -236,9 +236,7 @@ class WeightsPage(Page):
         self._wait.stop()
         self.previewer.cancel()
         self.state.clear()
-        if self._preview is not None and self._preview in self.viewer.layers:
-            self.viewer.layers.remove(self._preview)
-        self._preview = None
+        self.preview_layer.remove()
 
     def request(self) -> tuple[layers.Snapshot, str, dict[str, Any]]:
         """Return the labels, the kind and its parameters; one of our errors says what is wrong.
@@ -294,13 +292,8 @@ class WeightsPage(Page):
         self.state.info(f"Section {z}: weights {low:.3g} to {high:.3g}, mean {mean:.3g}{note}")
         flat = {k: tuple(place[k])[-2:] for k in ("scale", "translate", "units", "axis_labels") if k in place}
         data, look, _ = layers.weight_layer(section, PREVIEW, float(high), flat, kind, params)
-        if self._preview is None or self._preview not in self.viewer.layers:
-            active = self.viewer.layers.selection.active
-            look["metadata"]["preview"] = True
-            self._preview = self.viewer.add_image(data, **look)
-            self.viewer.layers.selection.active = active  # the user goes on painting
-        else:
-            renew(self._preview, data, {**flat, "contrast_limits": look["contrast_limits"]})
+        look["metadata"]["preview"] = True
+        self.preview_layer.show((data, look, "image"))
 
     def _whole(self) -> Job:
         taken, kind, params = self.request()
