@@ -19,6 +19,7 @@ from napari_em_da.metrics import Scores, check_names, evaluate_arrays, families
 from napari_em_da.volume import Volume, VoxelSize
 from napari_em_da.workflows.plan import class_indices
 from napari_em_da.workflows.sidecar import Classes, read_sidecar, sidecar
+from napari_em_da.workflows.stacks import MOST_CLASSES
 
 SAME_VOXEL = 0.01  # relative difference below which two voxel sizes are the same
 
@@ -169,14 +170,14 @@ def which_classes(config: EvaluateConfig, prediction: Volume, labels: Volume) ->
     values: set[int] = set()
     for volume in (prediction, labels):
         for block in volume.data.to_delayed().ravel():
-            values |= {int(v) for v in np.unique(computed(block))}
-    values -= {0, config.ignore_label if config.ignore_label is not None else 0}
+            values |= {int(v) for v in np.unique(computed(block))} - {0, config.ignore_label}
+            if len(values) > MOST_CLASSES:
+                raise DataError(
+                    f"The volumes hold {len(values)} label values or more, as instances do; name the classes with "
+                    "--classes."
+                )
     if not values:
         raise DataError("Both volumes hold only the background value 0; there is nothing to compare.")
-    if len(values) > 64:
-        raise DataError(
-            f"The volumes hold {len(values)} label values, as instances do; name the classes with --classes."
-        )
     classes: Classes = {str(v): (v,) for v in sorted(values)}
     return classes, classes, "values that occur"
 

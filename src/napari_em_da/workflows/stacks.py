@@ -127,11 +127,10 @@ def _numbered(count: int) -> Classes:
 def _found(volume: Volume) -> Classes:
     values: set[int] = set()
     for z in range(volume.shape[0]):
-        values |= {int(v) for v in np.unique(volume.read((slice(z, z + 1),)))}
-    values -= {0, IGNORED}
-    if len(values) > MOST_CLASSES or min(values, default=0) < 0:
-        raise DataError(
-            f"{volume.path or volume.name} holds {len(values)} values, as instances do rather than classes; say that "
-            "it holds instances."
-        )
+        values |= {int(v) for v in np.unique(volume.read((slice(z, z + 1),)))} - {0, IGNORED}
+        if len(values) > MOST_CLASSES or min(values, default=0) < 0:
+            raise DataError(
+                f"{volume.path or volume.name} holds {len(values)} values or more, as instances do rather than "
+                "classes; say that it holds instances."
+            )
     return {str(v): (v,) for v in sorted(values)}
