@@ -55,7 +55,16 @@ def test_a_line_is_the_mean_over_seeds(rows: Callable[..., Rows]) -> None:
     found[2] = replace(found[2], smoothed_iou=0.6)
     line = cells(table(rows(*found)), "coral")
     expected = f"{np.mean(ious):.3f} ± {np.std(ious, ddof=1):.3f}"
-    assert line == ["`coral`", "3", expected, "0.600", "0.600 ± 0.000", "1.25", "2.0", "1", "0.550 ± 0.000"]
+    assert line == ["`coral`", "3", expected, "0.600", "0.600 ± 0.000", "", "1.25", "2.0", "1", "0.550 ± 0.000"]
+
+
+def test_a_gain_is_over_the_source_model_of_the_same_seed(rows: Callable[..., Rows]) -> None:
+    found = [row("source_only", 0.3), row("source_only", 0.5, 1), row("source_only", 0.1, 2)]
+    found += [row("coral", 0.4), row("coral", 0.52, 1), row("dann", 0.45, 1), row("mmd", 0.45, 3)]
+    text = table(rows(*found))
+    assert [cells(text, name)[5] for name in ("source_only", "coral", "dann", "mmd")] == [
+        *("", f"+0.060 ± {np.std([0.1, 0.02], ddof=1):.3f}", "-0.050", "")
+    ]
 
 
 def test_bounds_stand_first_and_last_and_auto_is_bold(rows: Callable[..., Rows]) -> None:

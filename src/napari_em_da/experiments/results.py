@@ -42,6 +42,15 @@ class Result:
         known = self._known(column)
         return stdev(known) if len(known) > 1 else math.nan
 
+    def gains(self, source: Result) -> list[float]:
+        """Return by how much each seed's IoU lies above that of the source model it started from, where both are known.
+
+        Source models of other seeds differ by more than methods do, so that means over other seeds do not compare.
+        """
+        start = source.values["iou"]
+        found = (value - start.get(seed, math.nan) for seed, value in self.values["iou"].items())
+        return [gain for gain in found if not math.isnan(gain)]
+
     def _known(self, column: str, seeds: Sequence[int] | None = None) -> list[float]:
         values = self.values[column]
         return [v for seed, v in values.items() if not math.isnan(v) and (seeds is None or seed in seeds)]
