@@ -58,3 +58,23 @@ def test_large_libraries_load_without_holding_the_interpreter_and_are_imported_a
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, "1"), done.stderr
+
+
+def test_what_a_first_training_loads_is_there_before_a_round_of_corrections() -> None:
+    code = (
+        "import sys, threading\n"
+        "from napari_em_da._napari.warm import warm_training\n"
+        "warm_training(), warm_training()\n"
+        "threads = [t for t in threading.enumerate() if t.name == 'em-da-warm']\n"
+        "assert len(threads) == 1\n"
+        "threads[0].join()\n"
+        "loaded = set(sys.modules)\n"
+        "import torch, napari_em_da.workflows.corrections\n"
+        "layer = torch.nn.Linear(3, 3)\n"
+        "optimiser = torch.optim.AdamW(layer.parameters())\n"
+        "layer(torch.ones(1, 3)).sum().backward(); optimiser.step(); optimiser.zero_grad()\n"
+        "print(len(set(sys.modules) - loaded))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 20  # it was 800 modules

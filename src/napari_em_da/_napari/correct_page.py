@@ -24,6 +24,7 @@ from napari_em_da._napari.page import Page, collapsible, wrapped
 from napari_em_da._napari.refine_page import VolumeLine
 from napari_em_da._napari.role_choice import RoleChoice
 from napari_em_da._napari.session import Session
+from napari_em_da._napari.warm import warm_training
 from napari_em_da.config import CorrectConfig
 from napari_em_da.errors import ConfigError, EmDaError
 from napari_em_da.jobs import Job
@@ -93,6 +94,7 @@ class CorrectPage(Page):
         self.paint.take_button.clicked.connect(lambda _: self.take())
         self.accept.button.clicked.connect(lambda _: self.accept_truth())
         self.rounds.back.connect(self.back_to)
+        warm_training()
 
     def _build(self) -> None:
         top, painting = QWidget(), QWidget()

@@ -8,12 +8,16 @@ import importlib.util
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from napari.utils.colormaps import DirectLabelColormap
 
-_begun = threading.Event()
+from napari_em_da._napari.sharing import give_way, short_turns
+
+_begun: set[Callable[[], None]] = set()
+_one = threading.Lock()  # at a time: an import that waits for a library which another thread loads keeps Python's lock
 
 
 def warm_up() -> None:
@@ -21,16 +25,35 @@ def warm_up() -> None:
 
     Call it when the settings are applied: torch's libraries read the number of threads as they are loaded.
     """
-    if not _begun.is_set():
-        _begun.set()
-        threading.Thread(target=warm, name="em-da-warm").start()
+    _begin(_warm)
 
 
-def warm() -> None:
-    """Do all of it."""
-    load_libraries()
-    import_pages()
-    compile_colours()
+def warm_training() -> None:
+    """Load in a thread what a process loads for its first training; only once.
+
+    A round of corrections has a few seconds, and this takes three or more of them.
+    """
+    _begin(_warm_training)
+
+
+def _begin(work: Callable[[], None]) -> None:
+    if work not in _begun:
+        _begun.add(work)
+        threading.Thread(target=work, name="em-da-warm").start()
+
+
+def _warm() -> None:
+    with _one:
+        load_libraries()
+        import_pages()
+        compile_colours()
+
+
+def _warm_training() -> None:
+    with _one, short_turns():
+        give_way()
+        importlib.import_module("napari_em_da.workflows.corrections")
+        importlib.import_module("torch._dynamo")  # which the first step of an optimiser imports
 
 
 def import_pages() -> None:
@@ -68,4 +91,4 @@ def compile_colours() -> None:
     DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", 1: "red"}).map(np.zeros(1, np.uint8))
 
 
-__all__ = ["compile_colours", "load_libraries", "warm_up"]
+__all__ = ["compile_colours", "load_libraries", "warm_training", "warm_up"]
