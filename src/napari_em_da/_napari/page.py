@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from napari.layers import Layer
@@ -165,10 +166,11 @@ class Page(QWidget):
     def close_jobs(self) -> None:
         """Cancel every job, drop what it reports and what waits for its turn, and follow the session no longer."""
         self.session.changed.disconnect(self._follow, missing_ok=True)
-        for turns in self.findChildren(Turns):
-            turns.drop()
         for runner in self._runners:
             runner.abandon()
+        with suppress(RuntimeError):  # Qt has deleted the page already, and its turns with it
+            for turns in self.findChildren(Turns):
+                turns.drop()
 
     def copy_python(self) -> None:
         """Put a script that does the same on the clipboard."""
