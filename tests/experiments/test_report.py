@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +42,13 @@ def rows(tmp_path: Path) -> Callable[..., Rows]:
         return read_table(path)
 
     return make
+
+
+def test_no_row_is_lost_when_several_write_at_once(tmp_path: Path) -> None:
+    path, seeds = tmp_path / "table.csv", range(60)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda seed: append(path, row("coral", 0.5, seed)), seeds))
+    assert sorted(int(found["seed"]) for found in read_table(path)) == list(seeds)
 
 
 def cells(text: str, method: str) -> list[str]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock
+
 from napari_em_da.errors import DataError
 from napari_em_da.training.checkpoint import write_text
 
@@ -54,15 +56,22 @@ def read_table(path: Path) -> list[dict[str, str]]:
 def append(path: Path, row: DataclassInstance) -> None:
     """Add one row, a flat dataclass whose fields are the table's columns, atomically.
 
+    Several processes may do so at once: each waits until the other has written (a file beside the table says who may).
+
     Raises
     ------
     DataError
         If the table has other columns.
     """
     names = [field.name for field in fields(row)]
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow([getattr(row, name) for name in names])
+    with FileLock(path.with_name(path.name + ".lock")):
+        write_text(path, _table(path, names) + line.getvalue())
+
+
+def _table(path: Path, names: list[str]) -> str:
     text = path.read_text(encoding="utf-8") if path.is_file() else ",".join(names) + "\n"
     if text.splitlines()[0] != ",".join(names):
         raise DataError(f"{path} has other columns than {', '.join(names)}; move it away.")
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow([getattr(row, name) for name in names])
-    write_text(path, text + line.getvalue())
+    return text
