@@ -223,6 +223,7 @@ class Course:
         page.places.step(1)
         live(1)
         page.paint.new_button.click()
+        live(1)
         paint, (z, y, x, *_) = page.paint.layer, page.places.current or (5, 50, 50)
         for number, value in enumerate((1, 2, 0)):
             page.paint.choose(value)

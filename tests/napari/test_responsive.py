@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 import types
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,11 @@ from qtpy.QtCore import QObject, QTimer
 from napari_em_da._napari import turns as turns_module
 from napari_em_da._napari.job_panel import JobPanel
 from napari_em_da._napari.live import Live
+from napari_em_da._napari.looks import add
 from napari_em_da._napari.objects_table import ObjectsTable
 from napari_em_da._napari.section_preview import SectionPreview
 from napari_em_da._napari.sharing import computing_threads
-from napari_em_da._napari.turns import Pace, Turns
+from napari_em_da._napari.turns import Pace, Turns, after_turns
 from napari_em_da._napari.worker import JobRunner
 from napari_em_da.events import Finished, Preview, Progress
 from napari_em_da.layers import compact
@@ -46,6 +49,32 @@ def test_the_next_picture_waits_the_longer_the_longer_the_last_one_took(
     now[0] += taken_s  # drawing
     qtbot.waitUntil(lambda: not pace._later.isActive(), timeout=LONG_MS)
     assert pace.interval() == wait_ms and not pace.isActive()
+
+
+def test_a_layer_is_added_in_one_turn_and_drawn_in_the_next(make_napari_viewer: Any, qtbot: Any) -> None:
+    viewer = make_napari_viewer()
+    first = add(viewer, np.zeros((2, 8, 8), np.float32), {"name": "image"}, "image")
+    assert first.visible, "napari looks at the first layer when it is added"
+    labels = np.ones((2, 8, 8), np.uint8)
+    shown, hidden, decided, chosen = (
+        add(viewer, labels, {"name": name, "visible": name != "hidden"}, "labels", select=name == "chosen")
+        for name in ("shown", "hidden", "decided", "chosen")
+    )
+    assert not shown.visible and not chosen.visible
+    decided.visible = False  # by the user, or by the page whose job has ended
+    viewer.layers.remove(chosen)
+    qtbot.waitUntil(lambda: shown.visible, timeout=LONG_MS)
+    qtbot.wait(20)
+    assert not hidden.visible and not decided.visible and not chosen.visible
+
+
+def test_the_user_goes_on_with_the_layer_that_was_selected(make_napari_viewer: Any) -> None:
+    viewer = make_napari_viewer()
+    mine = viewer.add_image(np.zeros((8, 8), np.float32))
+    add(viewer, np.ones((8, 8), np.uint8), {}, "labels")
+    assert viewer.layers.selection == {mine}
+    other = add(viewer, np.ones((8, 8), np.uint8), {}, "labels", select=True)
+    assert viewer.layers.selection == {other}
 
 
 def test_what_a_job_tells_is_shown_together_in_its_order_and_before_its_end(qtbot: Any) -> None:
@@ -102,6 +131,25 @@ def test_acts_wait_for_the_event_loop_in_their_order(qtbot: Any) -> None:
     turns.drop()
     qtbot.wait(30)
     assert done[-1] == 5
+
+
+def test_what_an_act_has_added_is_shown_before_the_next_act(qtbot: Any) -> None:
+    """However long an act takes: by its end, timers of both are due."""
+    owner, done = QObject(), []
+    turns = Turns(owner)
+
+    def show(number: int) -> None:
+        done.append(f"{number} shown")
+        QTimer.singleShot(0, lambda: done.append("drawn"))
+
+    def act(number: int) -> None:
+        after_turns(1, partial(show, number))
+        time.sleep(0.02)
+        done.append(f"{number} added")
+
+    turns.do(*(partial(act, number) for number in range(3)))
+    qtbot.waitUntil(lambda: len(done) == 9, timeout=LONG_MS)
+    assert done == [text for number in range(3) for text in (f"{number} added", f"{number} shown", "drawn")]
 
 
 def test_an_act_that_fails_leaves_the_others_their_turns(qtbot: Any) -> None:

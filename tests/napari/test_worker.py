@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,11 +12,12 @@ import torch
 
 pytest.importorskip("napari")
 from napari.utils import progress
-from qtpy.QtCore import QCoreApplication, QEvent
+from qtpy.QtCore import QCoreApplication, QEvent, QTimer
 
+from napari_em_da._napari import worker as worker_module
 from napari_em_da._napari.worker import JobRunner, JobWorker, passing
 from napari_em_da.errors import DataError, JobFailed
-from napari_em_da.events import Event, Finished, Progress
+from napari_em_da.events import Event, Finished, Preview, Progress
 
 
 class Heard:
@@ -55,6 +57,48 @@ def endless(closed: threading.Event, begun: threading.Event | None = None) -> It
             closed.wait(0.005)
     finally:
         closed.set()
+
+
+def test_a_job_waits_until_its_picture_is_drawn(qtbot: Any) -> None:
+    """What the window does with a picture, and the drawing that follows in a turn of its own, has no job beside it."""
+    done: list[str] = []
+
+    def job() -> Iterator[Event]:
+        yield Preview("view", "labels", None)
+        done.append("the job goes on")
+        yield Finished(None)
+
+    def show(event: Event) -> None:
+        if isinstance(event, Preview):
+            QTimer.singleShot(1, lambda: (time.sleep(0.05), done.append("drawn")))
+            time.sleep(0.05)
+            done.append("shown")
+
+    ends: list[Any] = []
+    runner = JobRunner(show, lambda *end: ends.append(end))
+    runner.start(job(), silent=True)
+    qtbot.waitUntil(lambda: bool(ends))
+    assert done == ["shown", "drawn", "the job goes on"]
+
+
+def test_a_picture_that_nobody_takes_does_not_keep_a_job_from_ending(
+    heard: Heard, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "DRAWING_S", 1000.0)
+    closed, begun = threading.Event(), threading.Event()
+
+    def pictures() -> Iterator[Event]:
+        try:
+            while True:
+                begun.set()
+                yield Preview("view", "labels", None)
+        finally:
+            closed.set()
+
+    heard.runner.start(pictures(), silent=True)
+    assert begun.wait(5)
+    heard.runner.abandon()
+    qtbot.waitUntil(closed.is_set)
 
 
 def test_events_arrive_in_order_in_the_main_thread(heard: Heard, qtbot: Any) -> None:

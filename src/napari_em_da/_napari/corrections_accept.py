@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from napari.layers import Labels, Layer
+from napari.layers import Labels
 from qtpy.QtWidgets import QComboBox, QPushButton, QVBoxLayout, QWidget
 
 from napari_em_da import layers
 from napari_em_da._napari.choice import PathLine
 from napari_em_da._napari.form import add_row, form_layout
 from napari_em_da._napari.growing import colours
+from napari_em_da._napari.looks import add
 from napari_em_da._napari.message import Message
 from napari_em_da._napari.session import Session
 from napari_em_da._napari.worker import JobRunner
@@ -90,12 +91,8 @@ class AcceptBox(QWidget):
             truth.data = data
             truth.metadata.update(about["metadata"])
         else:
-            added = Layer.create(data, {**about, "features": look["features"], "colormap": colours(look)}, kind)
-            active = self._session.viewer.layers.selection.active
-            truth = self._session.viewer.add_layer(added)
-            truth.visible = False
-            if active is not None:
-                self._session.viewer.layers.selection.active = active
+            hidden = {**about, "features": look["features"], "colormap": colours(look), "visible": False}
+            truth = add(self._session.viewer, data, hidden, kind)
             self._session.assign("truth", truth)
         truth.editable = False
         self.output.path = None  # the next one goes into a file of its own

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QButtonGroup, QGridLayout, QPushButton, QVBoxLayout, 
 
 from napari_em_da import layers
 from napari_em_da._napari.growing import colours
+from napari_em_da._napari.looks import add
 from napari_em_da._napari.message import Message
 from napari_em_da._napari.session import Session
 from napari_em_da.errors import ConfigError, DataError
@@ -94,8 +95,8 @@ class PaintBox(QWidget):
         if not self.classes:
             raise ConfigError("Choose the run folder first: its classes are painted.")
         data, about, kind = layers.blank_corrections(image, self.classes)
-        layer = Layer.create(data, {**about, "colormap": colours(about), "opacity": 0.6}, kind)
-        self._session.viewer.add_layer(layer)
+        look = {**about, "colormap": colours(about), "opacity": 0.6}
+        layer = add(self._session.viewer, data, look, kind, select=True)
         self._session.assign("corrections", layer)
         return layer
 

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_em_da._napari.looks import centre
+from napari_em_da._napari.looks import add, centre
 from napari_em_da._napari.message import Message
 from napari_em_da._napari.turns import Turns
 from napari_em_da._napari.worker import JobRunner
@@ -196,13 +196,11 @@ class PlaceList(QWidget):
         sides = np.stack([corners, np.roll(corners, -1, 0) - corners], 1)  # vectors: shapes take half a second at first
         if self.frame is None or self.frame not in self.viewer.layers or self.frame.ndim != image.ndim:
             self.forget_frame()
-            active = self.viewer.layers.selection.active
             place = {name: getattr(image, name) for name in ("scale", "translate", "units", "axis_labels")}
             look = {"vector_style": "line", "edge_color": "yellow", "edge_width": max(1.0, width / 128)}
             about = {"name": NAME, "metadata": {"preview": True}}
-            self.frame = self.viewer.add_layer(Vectors(sides, **place, **look, **about))
+            self.frame = add(self.viewer, sides, {**place, **look, **about}, "vectors")
             self.frame.editable = False
-            self.viewer.layers.selection.active = active  # the user goes on with what was selected
         else:
             self.frame.data = sides
 

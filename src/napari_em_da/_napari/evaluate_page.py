@@ -13,7 +13,7 @@ from napari_em_da import layers
 from napari_em_da._napari.choice import LayerChoice
 from napari_em_da._napari.form import Form, add_row, combo, form_layout
 from napari_em_da._napari.job_panel import JobPanel
-from napari_em_da._napari.looks import renew
+from napari_em_da._napari.looks import add, renew
 from napari_em_da._napari.message import Message
 from napari_em_da._napari.metric_choice import MetricChoice, look_up
 from napari_em_da._napari.page import Page, collapsible
@@ -220,7 +220,7 @@ class EvaluatePage(Page):
                 renew(old, data, about)
                 old.visible = True
             else:
-                self._maps[about["name"]] = self.viewer.add_layer(Layer.create(data, about, kind))
+                self._maps[about["name"]] = add(self.viewer, data, about, kind, select=True)
 
     def _ask_export(self) -> None:
         text = QFileDialog.getExistingDirectory(self, "Folder to export to", str(Path.home()))

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from napari.layers import Labels, Layer
+from napari.layers import Labels
 
 from napari_em_da import layers
+from napari_em_da._napari.looks import add
 from napari_em_da._napari.session import Session
 
 
@@ -102,13 +103,8 @@ class GrowingLayer:
         self._labels = self._made_of = self._taken = self._layer = None
 
     def _add(self, found: layers.LayerData) -> Labels:
-        viewer = self._session.viewer
-        active = viewer.layers.selection.active
         data, look, kind = found
-        layer = Layer.create(data, {**look, "colormap": colours(look)}, kind)
-        viewer.add_layer(layer)
-        if active is not None:
-            viewer.layers.selection.active = active
+        layer = add(self._session.viewer, data, {**look, "colormap": colours(look)}, kind)
         self._layer = layer
         self._session.assign("prediction", layer)
         return layer

@@ -14,7 +14,7 @@ from napari_em_da._napari.message import Message
 from napari_em_da._napari.turns import Pace
 from napari_em_da._napari.worker import JobRunner
 from napari_em_da.errors import EmDaError
-from napari_em_da.events import Event, Notice, Progress, Saved
+from napari_em_da.events import Event, Notice, Preview, Progress, Saved
 from napari_em_da.jobs import Job
 
 EVENTS_MS = 20
@@ -141,7 +141,9 @@ class JobPanel(QWidget):
 
     def _take(self, event: Event) -> None:
         self._waiting.append(event)
-        if not self._pace.isActive():
+        if isinstance(event, Preview):  # the job waits until it is drawn
+            self._deliver()
+        elif not self._pace.isActive():
             self._pace.start()
 
     def _deliver(self) -> None:

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_em_da import layers
 from napari_em_da._napari.curve import Curve
-from napari_em_da._napari.looks import renew
+from napari_em_da._napari.looks import add, renew
 from napari_em_da.events import Event, Metric, Preview
 
 NO_LOSS = ("score", "val/", "val_matched/", "target/", "source/", "select/", "chosen_step", "collapsed", "guards")
@@ -138,12 +138,10 @@ class Live(QWidget):
                     old.reset_contrast_limits()
                 return
             self.viewer.layers.remove(old)
-        active = self.viewer.layers.selection.active
         look = {**place, "name": name, "metadata": {"preview": True}}
         if kind == "labels":
             look |= {"opacity": 0.5, **(layers.class_look(self._classes) if self.image is not None else {})}
-        self._shown[name] = self.viewer.add_layer(Layer.create(data, look, kind))
-        self.viewer.layers.selection.active = active  # painting goes on
+        self._shown[name] = add(self.viewer, data, look, kind)
 
 
 def health(values: Mapping[str, float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""How layers are shown anew, how the view is moved, and what napari's themes leave unseen."""
+"""How layers come into view and are shown anew, how the view is moved, and what napari's themes leave unseen."""
 
 from __future__ import annotations
 
@@ -8,8 +8,43 @@ from typing import Any
 import numpy as np
 from napari.layers import Layer
 
+from napari_em_da._napari.turns import after_turns
+
 # in lists and tables of the dark theme, an empty box is as dark as what is behind it
 TICKS = "QAbstractItemView::indicator:unchecked { border: 1px solid #808080; border-radius: 2px; }"
+
+
+def add(viewer: Any, data: Any, about: Mapping[str, Any], kind: str, *, select: bool = False) -> Layer:
+    """Add a layer made of LayerData; unless ``select``, the user goes on with what was selected.
+
+    Napari needs about a tenth of a second to add a layer, and half as much again for its first picture. So the layer
+    comes hidden and is shown in the next turn of the event loop, unless its visibility is set meanwhile.
+    """
+    visible, active = about.get("visible", True), viewer.layers.selection.active
+    first = not viewer.layers  # it tells napari where to look
+    layer = Layer.create(data, {**about, "visible": visible and first}, kind)
+    viewer.add_layer(layer)
+    if active is not None and not select:
+        viewer.layers.selection.active = active
+    if visible and not first:
+        _show_next(viewer, layer)
+    return layer
+
+
+def _show_next(viewer: Any, layer: Layer) -> None:
+    waiting = True
+
+    def decided() -> None:
+        nonlocal waiting
+        waiting = False
+        layer.events.visible.disconnect(decided)
+
+    def show() -> None:
+        if waiting and layer in viewer.layers:
+            layer.visible = True
+
+    layer.events.visible.connect(decided)
+    after_turns(1, show)
 
 
 def renew(layer: Layer, data: Any, about: Mapping[str, Any]) -> None:

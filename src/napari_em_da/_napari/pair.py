@@ -9,6 +9,7 @@ import numpy as np
 from napari.layers import Layer
 
 from napari_em_da import layers
+from napari_em_da._napari.looks import add
 from napari_em_da._napari.turns import Turns
 
 BEFORE, AFTER, PICTURE = "before adaptation", "after adaptation", "section after adaptation"
@@ -82,9 +83,7 @@ class Pair:
                 return
             self.viewer.layers.remove(old)
         about = {**look, "name": name, "translate": self._place(name), "metadata": {"preview": True}}
-        active = self.viewer.layers.selection.active
-        self._shown[name] = self.viewer.add_layer(Layer.create(data, about, kind))
-        self.viewer.layers.selection.active = active
+        self._shown[name] = add(self.viewer, data, about, kind)
 
     def _place(self, name: str) -> Any:
         return self._start if name == BEFORE or not self.apart else self._start + self._step

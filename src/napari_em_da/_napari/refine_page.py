@@ -14,6 +14,7 @@ from napari_em_da._napari.chain_editor import ChainEditor
 from napari_em_da._napari.choice import PathLine
 from napari_em_da._napari.form import Form, add_row, form_layout
 from napari_em_da._napari.job_panel import JobPanel
+from napari_em_da._napari.looks import add
 from napari_em_da._napari.measure_tab import MeasureTab
 from napari_em_da._napari.message import Message
 from napari_em_da._napari.page import Page, collapsible
@@ -167,7 +168,7 @@ class RefinePage(Page):
     def _show_result(self, outcome: Any) -> None:
         result, found = outcome
         self.live.setChecked(False)
-        added = [self.viewer.add_layer(Layer.create(*data)) for data in found]
+        added = [add(self.viewer, *data, select=True) for data in found]
         if isinstance(added[0], Labels):
             self.objects.labels.choose(added[0])
         self.panel.message.info(f"Saved as {result.output}, in {result.seconds:.0f} s.")

@@ -7,7 +7,7 @@ from typing import Any
 from napari.layers import Labels, Layer
 from napari.utils.colormaps import DirectLabelColormap, label_colormap
 
-from napari_em_da._napari.looks import renew
+from napari_em_da._napari.looks import add, renew
 from napari_em_da.layers import LayerData, compact
 
 
@@ -37,11 +37,8 @@ class SectionPreview:
         colours = getattr(like, "colormap", None)
         own = kind == "labels" and isinstance(colours, DirectLabelColormap)
         if layer is None:
-            active = self.viewer.layers.selection.active
             look = {**about, "name": self.name} | ({"colormap": colours} if own else {})
-            layer = self.viewer.add_layer(Layer.create(data, look, kind))
-            self.viewer.layers.selection.active = active  # the user goes on with what was selected
-            self.layer = layer
+            self.layer = add(self.viewer, data, look, kind)
             return
         renew(layer, data, about)
         layer.metadata = {**layer.metadata, **about.get("metadata", {})}

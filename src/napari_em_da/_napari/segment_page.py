@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from napari.layers import Image, Layer
+from napari.layers import Image
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QPushButton, QSpinBox, QWidget
 
@@ -16,6 +16,7 @@ from napari_em_da._napari.choice import PathLine
 from napari_em_da._napari.form import Form, add_row, form_layout
 from napari_em_da._napari.growing import GrowingLayer
 from napari_em_da._napari.job_panel import JobPanel
+from napari_em_da._napari.looks import add
 from napari_em_da._napari.message import Message
 from napari_em_da._napari.page import Page, collapsible
 from napari_em_da._napari.role_choice import RoleChoice
@@ -234,12 +235,10 @@ class SegmentPage(Page):
         labels = self.result.finish((found[0][0], {**found[0][1], **look}, "labels"))
         more = [*found[1:], layers.uncertainty_layer(result, taken)] if result.probabilities is not None else []
         self.session.assign("prediction", labels)
-        self.turns.later(*(partial(self._add_hidden, *found) for found in more))
+        hidden = [(data, {**about, "visible": False}, kind) for data, about, kind in more]
+        self.turns.later(*(partial(add, self.viewer, *layer) for layer in hidden))
         text = ", ".join(f"{name} {100 * share:.1f} %" for name, share in result.foreground.items())
         self.panel.message.info(f"{text} of the voxels, in {result.seconds:.0f} s. Saved as {result.output}.")
-
-    def _add_hidden(self, data: Any, about: dict[str, Any], kind: str) -> None:
-        self.viewer.add_layer(Layer.create(data, {**about, "visible": False}, kind))
 
     def _begin(self, taken: layers.Snapshot, run: Path, options: dict[str, Any]) -> None:
         self.result.begin(taken, layers.run_classes(run), made_of(taken, run, options))

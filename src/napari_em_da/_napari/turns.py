@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from qtpy.QtCore import QObject, QTimer
 
@@ -14,7 +15,8 @@ MOST_MS = 1000
 class Turns(QTimer):
     """Slow acts one after the other, each in a turn of the event loop of its own.
 
-    Napari needs about a tenth of a second to add one layer, whatever it holds: several at once would be felt.
+    Napari needs about a tenth of a second to add one layer, whatever it holds: several at once would be felt. Between
+    two acts lies a turn in which the first one's layer is shown (``looks.add``).
 
     Parameters
     ----------
@@ -25,6 +27,7 @@ class Turns(QTimer):
     def __init__(self, parent: QObject) -> None:
         super().__init__(parent)
         self._acts: deque[Callable[[], object]] = deque()
+        self._rests = False
         self.setInterval(1)
         self.timeout.connect(self._next)
 
@@ -33,7 +36,7 @@ class Turns(QTimer):
         waiting = self.isActive()
         self.later(*acts)
         if not waiting:
-            self._next()
+            self._act()
 
     def later(self, *acts: Callable[[], object]) -> None:
         """Do these after what waits already, each one in a turn to come."""
@@ -47,12 +50,20 @@ class Turns(QTimer):
         self.stop()
 
     def _next(self) -> None:
+        if self._rests and self._acts:
+            self._rests = False
+        else:
+            self._act()
+
+    def _act(self) -> None:
         if self._acts:
             act = self._acts.popleft()
+            self._rests = True
             self.start()  # first: an act that fails leaves the others their turns
             act()
         if not self._acts:
             self.stop()
+            self._rests = False
 
 
 class Pace(QTimer):
@@ -92,4 +103,9 @@ class Pace(QTimer):
             self.start()
 
 
-__all__ = ["Pace", "Turns"]
+def after_turns(count: int, act: Callable[[], object]) -> None:
+    """Act after that many turns of the event loop, in each of which the window draws what has changed."""
+    QTimer.singleShot(1, act if count == 1 else partial(after_turns, count - 1, act))  # 0 would come before the drawing
+
+
+__all__ = ["Pace", "Turns", "after_turns"]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from napari.layers import Labels, Layer
+from napari.layers import Labels
 from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_em_da import layers
 from napari_em_da._napari.entry import TOOL_TIP_ROLE
 from napari_em_da._napari.form import Form, add_row, combo, form_layout
 from napari_em_da._napari.job_panel import JobPanel
+from napari_em_da._napari.looks import add
 from napari_em_da._napari.message import Message
 from napari_em_da._napari.page import Page
 from napari_em_da._napari.role_choice import RoleChoice
@@ -301,4 +302,4 @@ class WeightsPage(Page):
 
     def _show_whole(self, layer: layers.LayerData) -> None:
         self.live.setChecked(False)
-        self.viewer.add_layer(Layer.create(*layer))
+        add(self.viewer, *layer, select=True)

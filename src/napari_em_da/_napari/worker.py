@@ -12,19 +12,22 @@ from typing import Any
 from napari.qt.threading import GeneratorWorker, create_worker
 
 from napari_em_da._napari.sharing import compute_with, computing_threads, give_way, short_turns
+from napari_em_da._napari.turns import after_turns
 from napari_em_da.errors import JobFailed, ResourceError
-from napari_em_da.events import Event, Finished, Notice, Progress
+from napari_em_da.events import Event, Finished, Notice, Preview, Progress
 from napari_em_da.jobs import Job
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 WAIT_S = 0.05
+DRAWING_S = 1.0  # at most, in case nobody draws
 
 
 class JobWorker(GeneratorWorker):
     """A worker that always ends: napari's own goes silent on a RuntimeError, and torch raises little else.
 
     ``quit`` closes the generator at its next event, which lets the job save what it must. ``pause`` holds the job
-    between two events: it does nothing at all until ``resume``, and can be stopped all the same.
+    between two events: it does nothing at all until ``resume``, and can be stopped all the same. After a picture it
+    waits until the window has drawn it: drawing beside a job that takes all processors is what users would feel.
     """
 
     def __init__(self, func: Callable[..., Generator[Event, None, None]], *args: Any, **kwargs: Any) -> None:
@@ -32,6 +35,7 @@ class JobWorker(GeneratorWorker):
         self._threads = computing_threads()
         self._may_go = threading.Event()
         self._may_go.set()
+        self._drawn = threading.Event()
 
     def pause(self) -> None:
         """Hold the job at its next event."""
@@ -40,6 +44,10 @@ class JobWorker(GeneratorWorker):
     def resume(self) -> None:
         """Let a paused job go on."""
         self._may_go.set()
+
+    def drawn(self) -> None:
+        """Let the job go on after a picture."""
+        self._drawn.set()
 
     @property
     def is_paused(self) -> bool:
@@ -50,6 +58,7 @@ class JobWorker(GeneratorWorker):
         """Ask the job to stop, a paused one too."""
         super().quit()
         self._may_go.set()
+        self._drawn.set()
 
     def run(self) -> None:
         """Run to the end, also where the window has gone meanwhile and nobody is left to tell."""
@@ -75,9 +84,12 @@ class JobWorker(GeneratorWorker):
                 event = advance(self._gen)
                 if event is None or (self.abort_requested and not isinstance(event, Finished)):
                     break
+                self._drawn.clear()
                 self.yielded.emit(event)
                 if isinstance(event, Finished):
                     return event.result
+                if isinstance(event, Preview) and not self.abort_requested:
+                    self._drawn.wait(DRAWING_S)
         finally:
             stop(self._gen)
         if self.abort_requested:
@@ -223,6 +235,8 @@ class JobRunner:
             self._outcome = (event.result, None)
             return
         self._on_event(event)
+        if isinstance(event, Preview) and self._worker is not None:
+            after_turns(2, self._worker.drawn)  # a layer that the picture needed is shown in the first
 
     def _warned(self, generation: int, warning: tuple[Any, ...]) -> None:
         self._event(generation, Notice(str(warning[0]), "warning"))
