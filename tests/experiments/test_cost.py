@@ -43,6 +43,7 @@ def convolutions(features: int = 8) -> tuple[float, float]:
         ("coral", {"windows": 0.5}, (1.5, 0.25)),  # half the windows; the decoder in every other step
         ("coral", {"windows": 1.0}, (3, 0.5)),
         ("mean_teacher", {}, (4, 4)),
+        ("mean_teacher", {"windows": 0.5}, (2, 2)),
     ],
 )
 def test_operations_are_those_of_the_passes(method: str, options: dict[str, Any], target: tuple[float, float]) -> None:

@@ -59,6 +59,8 @@ def parts(*names: str) -> dict[str, Any]:
         ("coral", {}, [8, 3], [8, 3]),
         ("mmd", {"windows": 0.3}, [8, 3], [8, 3]),
         ("mmd", {"windows": 0.01}, [8, 2], [8, 2]),
+        ("mmd", {}, [8, 2], [8, 2]),
+        ("mean_teacher", {"windows": 0.75}, [8, 6], [8, 6]),
         ("coral", {"profile": "geometric", "windows": 0.5}, [8, 4], [8, 4]),
         ("coral", {"decoder_taps": ("dec0",)}, [8, 3], [8, 3]),
         ("dann", {}, [8, 8], [8, 8]),

@@ -51,8 +51,9 @@ def kept_bytes(name: str, **options: Any) -> int:
 CASES: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in METHODS.names() if name not in ("supervised", "adabn", "two_stream")),
     ("two_stream", {"positions": 64}),  # what grows with their square is nothing beside windows of a usual size
-    ("mmd", {"decoder_taps": ("dec0",), "positions": 64}),
+    ("mmd", {"decoder_taps": ("dec0",), "positions": 64, "windows": 0.5}),
     ("coral", {"windows": 1.0}),
+    ("mean_teacher", {"windows": 0.5}),
     ("combined", {"parts": [{"name": "coral"}, {"name": "mean_teacher"}, {"name": "entropy"}]}),
 ]
 

@@ -52,6 +52,10 @@ _ENTRIES = (
     _entry("conditional"),
     _entry("entropy"),
     _entry("pseudo_labels"),
-    _entry("coral_mean_teacher", "combined", parts=[{"name": "coral"}, {"name": "mean_teacher"}]),
+    _entry(
+        "coral_mean_teacher",
+        "combined",
+        parts=[{"name": "coral"}, {"name": "mean_teacher", "options": {"windows": 0.75}}],
+    ),
 )
 METHODS = {entry.name: entry for entry in _ENTRIES}

@@ -75,6 +75,9 @@ class MeanTeacherOptions(PerturbOptions):
     )
     sampled: Count = Field(16384, description="Pixels per batch that the thresholds are learned from")
     clean_statistics: bool = Field(True, description="Batch-norm statistics of the target from unperturbed windows")
+    windows: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="Share of the target windows that a step learns from, of two at least"
+    )
     use: Literal["teacher", "network"] = Field("teacher", description="Which of the two segments in the end")
 
 
@@ -101,7 +104,7 @@ class MeanTeacher(Part):
         o = self.options
         if not o.lambda_unsup:
             return {}
-        image = views.target.image
+        image = views.target.image[: views.count(o.windows)]
         with torch.no_grad():
             logits = self._teach(image, views.method)
             labels = confident(logits, o.tau) if o.thresholds == "fixed" else self.thresholds.accept(logits, views)
@@ -238,4 +241,4 @@ def copy_statistics(network: nn.Module, other: nn.Module) -> None:
             twin.get_buffer(name).copy_(norm.get_buffer(name))
 
 
-METHOD = part_method(MeanTeacher, MeanTeacherOptions)
+METHOD = part_method(MeanTeacher, MeanTeacherOptions, keeps=lambda options: 1 + options.windows)

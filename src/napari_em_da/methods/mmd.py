@@ -25,7 +25,10 @@ class MMDOptions(DistanceOptions):
     """Options of the alignment by maximum mean discrepancy."""
 
     positions: Annotated[int, Field(ge=2, le=8192)] = Field(
-        512, description="Feature vectors drawn per domain and level; the cost grows with the square"
+        256, description="Feature vectors drawn per domain and level; the cost grows with the square"
+    )
+    windows: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.25, description="Share of the target windows that features are taken from, of two at least"
     )
     biased: bool = Field(True, description="The estimate that is never negative; else the one right on average")
     scale_free: bool = Field(
@@ -53,7 +56,7 @@ class MMD(Distance):
     With the target's own batch-norm statistics (the default) the mean and variance of each channel agree before the
     ReLU already; the loss then works on what is left.
 
-    To spare time, features come from 3 of 8 target windows by default (``windows``), the decoder is not run on
+    To spare time, features come from 2 of 8 target windows by default (``windows``), the decoder is not run on
     them unless its features are aligned, and its statistics of the target follow in every other step only.
 
     References

@@ -73,5 +73,5 @@ def build(setup: Setup, options: SourceFreeOptions) -> Method:
 
 
 METHOD = MethodSpec(
-    build, SourceFreeOptions, streams=("target",), keeps=lambda _: 2.0
-)  # the perturbed and the clean windows
+    build, SourceFreeOptions, streams=("target",), keeps=lambda options: 1 + options.windows
+)  # the clean windows and the perturbed
