@@ -72,9 +72,14 @@ def test_the_user_goes_on_with_the_layer_that_was_selected(make_napari_viewer: A
     viewer = make_napari_viewer()
     mine = viewer.add_image(np.zeros((8, 8), np.float32))
     add(viewer, np.ones((8, 8), np.uint8), {}, "labels")
-    assert viewer.layers.selection == {mine}
+    assert viewer.layers.selection == {mine} and shown_as_selected(viewer) == [mine.name]
     other = add(viewer, np.ones((8, 8), np.uint8), {}, "labels", select=True)
-    assert viewer.layers.selection == {other}
+    assert viewer.layers.selection == {other} and shown_as_selected(viewer) == [other.name]
+
+
+def shown_as_selected(viewer: Any) -> list[str]:
+    """Return the names that napari's own list of layers shows as selected."""
+    return [index.data() for index in viewer.window._qt_viewer.layers.selectionModel().selectedIndexes()]
 
 
 def test_what_a_job_tells_is_shown_together_in_its_order_and_before_its_end(qtbot: Any) -> None:

@@ -23,9 +23,12 @@ def add(viewer: Any, data: Any, about: Mapping[str, Any], kind: str, *, select: 
     visible, active = about.get("visible", True), viewer.layers.selection.active
     first = not viewer.layers  # it tells napari where to look
     layer = Layer.create(data, {**about, "visible": visible and first}, kind)
-    viewer.add_layer(layer)
-    if active is not None and not select:
-        viewer.layers.selection.active = active
+    if active is None or select:
+        viewer.add_layer(layer)
+    else:
+        with viewer.layers.selection.events.blocker():  # else the controls of both would be shown, one after the other
+            viewer.add_layer(layer)
+            viewer.layers.selection.active = active
     if visible and not first:
         _show_next(viewer, layer)
     return layer
