@@ -91,14 +91,18 @@ class Course:
 
     def beside_torch(self) -> None:
         """Train a plain network in a plain thread, without the window."""
-        if self.dock is not None:
-            self.viewer.window.remove_dock_widget(self.dock)
         stop = threading.Event()
         thread = threading.Thread(target=train_plainly, args=(stop,))
         thread.start()
         live(10)
         stop.set()
         wait(lambda: not thread.is_alive(), LONG_S, "the plain training")
+
+    def close(self) -> None:
+        """Close the window."""
+        if self.dock is not None:
+            self.viewer.window.remove_dock_widget(self.dock)
+        live(3)
 
     def open(self) -> None:
         """Open the window, a project, and give the roles."""

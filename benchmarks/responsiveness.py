@@ -35,7 +35,7 @@ CONTROLS = ("control: idle", "control: torch in a thread")
 def phases(course: Course) -> dict[str, Callable[[], object]]:
     """Return what is measured, in its order."""
     names = ("open", "pages", "weights", "train", "cancel_train", "adapt", "cancel_adapt", "section", "volume")
-    names += ("refine", "evaluate", "correct")
+    names += ("refine", "evaluate", "correct", "close")
     idle, torch = CONTROLS  # torch last: what our window opens must not find it loaded already
     ours = {name: getattr(course, name) for name in names}
     return {idle: lambda: live(10), **ours, torch: course.beside_torch}

@@ -74,6 +74,11 @@ def test_the_user_goes_on_with_the_layer_that_was_selected(make_napari_viewer: A
     add(viewer, np.ones((8, 8), np.uint8), {}, "labels")
     assert viewer.layers.selection == {mine} and shown_as_selected(viewer) == [mine.name]
     other = add(viewer, np.ones((8, 8), np.uint8), {}, "labels", select=True)
+    several = {mine, other}
+    viewer.layers.selection = several
+    add(viewer, np.ones((8, 8), np.uint8), {}, "labels")
+    assert viewer.layers.selection == several and set(shown_as_selected(viewer)) == {mine.name, other.name}
+    viewer.layers.selection.active = other
     assert viewer.layers.selection == {other} and shown_as_selected(viewer) == [other.name]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,20 +16,20 @@ TICKS = "QAbstractItemView::indicator:unchecked { border: 1px solid #808080; bor
 
 
 def add(viewer: Any, data: Any, about: Mapping[str, Any], kind: str, *, select: bool = False) -> Layer:
-    """Add a layer made of LayerData; unless ``select``, the user goes on with what was selected.
+    """Add a layer made of LayerData; the user goes on with what was selected, unless that was nothing or ``select``.
 
     Napari needs about a tenth of a second to add a layer, and half as much again for its first picture. So the layer
     comes hidden and is shown in the next turn of the event loop, unless its visibility is set meanwhile.
     """
-    visible, active = about.get("visible", True), viewer.layers.selection.active
+    visible, selection, before = about.get("visible", True), viewer.layers.selection, set(viewer.layers.selection)
     first = not viewer.layers  # it tells napari where to look
     layer = Layer.create(data, {**about, "visible": visible and first}, kind)
-    if active is None or select:
+    stays = bool(before) and not select
+    with selection.events.blocker_all() if stays and selection.active else nullcontext():  # spares showing two controls
         viewer.add_layer(layer)
-    else:
-        with viewer.layers.selection.events.blocker():  # else the controls of both would be shown, one after the other
-            viewer.add_layer(layer)
-            viewer.layers.selection.active = active
+        if stays:
+            selection.update(before)
+            selection.discard(layer)
     if visible and not first:
         _show_next(viewer, layer)
     return layer

@@ -39,21 +39,24 @@ def warm_training() -> None:
 def _begin(work: Callable[[], None]) -> None:
     if work not in _begun:
         _begun.add(work)
-        threading.Thread(target=work, name="em-da-warm").start()
+        threading.Thread(target=_beside_the_window, args=(work,), name="em-da-warm").start()
+
+
+def _beside_the_window(work: Callable[[], None]) -> None:
+    with _one, short_turns():
+        give_way()
+        work()
 
 
 def _warm() -> None:
-    with _one:
-        load_libraries()
-        import_pages()
-        compile_colours()
+    load_libraries()
+    import_pages()
+    compile_colours()
 
 
 def _warm_training() -> None:
-    with _one, short_turns():
-        give_way()
-        importlib.import_module("napari_em_da.workflows.corrections")
-        importlib.import_module("torch._dynamo")  # which the first step of an optimiser imports
+    importlib.import_module("napari_em_da.workflows.corrections")
+    importlib.import_module("torch._dynamo")  # which the first step of an optimiser imports
 
 
 def import_pages() -> None:
