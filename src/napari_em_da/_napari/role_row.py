@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QHBoxLayout, QMenu, QPushButton, QVBoxLayout, QWidget
 
 from napari_em_da import layers
+from napari_em_da._napari.looks import add
 from napari_em_da._napari.message import Message
 from napari_em_da._napari.role_choice import RoleChoice
 from napari_em_da._napari.session import Role, Session
@@ -89,13 +91,9 @@ class RoleRow(QWidget):
 
     def show_layer(self, data: Any) -> Layer:
         """Add LayerData to the viewer and give the layer the role."""
-        layer = Layer.create(*data)
-        self._add(layer)
-        return layer
-
-    def _add(self, layer: Layer) -> None:
-        self._session.viewer.add_layer(layer)
+        layer = add(self._session.viewer, *data, select=True)
         self.choice.choose(layer)
+        return layer
 
     def follow(self) -> None:
         """Lock the layer that was chosen, and let go of the one before."""
@@ -125,12 +123,15 @@ class RoleRow(QWidget):
         if error is not None:
             self.message.error(str(error) if isinstance(error, EmDaError) else f"{type(error).__name__}: {error}")
         elif data is not None:
-            try:
-                layer = Layer.create(*data)
-            except (ValueError, TypeError) as refused:
-                self.message.error(f"napari cannot show this file: {refused}")
-            else:
-                self.turns.later(lambda: self._add(layer), self.opened.emit)
+            self.turns.later(partial(self._show, data))
+
+    def _show(self, data: Any) -> None:
+        try:
+            self.show_layer(data)
+        except (ValueError, TypeError) as refused:
+            self.message.error(f"napari cannot show this file: {refused}")
+        else:
+            self.turns.later(self.opened.emit)
 
     def _browse(self, *, folder: bool) -> None:
         if folder:

@@ -39,24 +39,21 @@ def warm_training() -> None:
 def _begin(work: Callable[[], None]) -> None:
     if work not in _begun:
         _begun.add(work)
-        threading.Thread(target=_beside_the_window, args=(work,), name="em-da-warm").start()
-
-
-def _beside_the_window(work: Callable[[], None]) -> None:
-    with _one, short_turns():
-        give_way()
-        work()
+        threading.Thread(target=work, name="em-da-warm").start()
 
 
 def _warm() -> None:
-    load_libraries()
-    import_pages()
-    compile_colours()
+    with _one:
+        load_libraries()
+        import_pages()
+        compile_colours()
 
 
 def _warm_training() -> None:
-    importlib.import_module("napari_em_da.workflows.corrections")
-    importlib.import_module("torch._dynamo")  # which the first step of an optimiser imports
+    with _one, short_turns():
+        give_way()
+        importlib.import_module("napari_em_da.workflows.corrections")
+        importlib.import_module("torch._dynamo")  # which the first step of an optimiser imports
 
 
 def import_pages() -> None:
