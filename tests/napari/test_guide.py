@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -382,6 +384,32 @@ def test_closing_the_dock_unlocks_the_project(
     viewer.window.remove_dock_widget(dock.parent())
     assert not (tmp_path / "p" / "project.lock").exists()
     np.testing.assert_array_equal(saved(project, "mine"), expected)
+
+
+def test_a_script_that_ends_with_the_window_open_saves_and_says_its_own_error(tmp_path: Path) -> None:
+    code = """
+import sys
+import napari
+import numpy as np
+
+viewer = napari.Viewer()
+layer = viewer.add_labels(np.zeros((3, 40, 48), np.uint8), name="mine")
+_, dock = viewer.window.add_plugin_dock_widget("napari-em-da", "EM DA")
+page = dock.show_page("data")
+page.project.open(sys.argv[1])
+while dock.keeper.project is None:
+    napari.qt.get_qapp().processEvents()
+layer.paint((0, 3, 3), 1)
+np.save(sys.argv[2], layer.data)
+raise ValueError("of the script")
+"""
+    painted = tmp_path / "painted.npy"
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "p"), str(painted)], capture_output=True, text=True
+    )
+    assert ran.returncode == 1 and ran.stderr.rstrip().endswith("ValueError: of the script"), ran.stderr
+    assert not (tmp_path / "p" / "project.lock").exists()
+    np.testing.assert_array_equal(saved(Project.open(tmp_path / "p"), "mine"), np.load(painted))
 
 
 def test_a_window_whose_project_was_taken_over_stops_saving(

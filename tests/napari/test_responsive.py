@@ -62,18 +62,20 @@ def test_a_layer_is_added_in_one_turn_and_drawn_in_the_next(make_napari_viewer: 
     )
     assert not shown.visible and not chosen.visible
     decided.visible = False  # by the user, or by the page whose job has ended
+    assert viewer.layers.selection == {first}, "napari makes the controls of the new one when it is selected"
     viewer.layers.remove(chosen)
     qtbot.waitUntil(lambda: shown.visible, timeout=LONG_MS)
     qtbot.wait(20)
     assert not hidden.visible and not decided.visible and not chosen.visible
 
 
-def test_the_user_goes_on_with_the_layer_that_was_selected(make_napari_viewer: Any) -> None:
+def test_the_user_goes_on_with_the_layer_that_was_selected(make_napari_viewer: Any, qtbot: Any) -> None:
     viewer = make_napari_viewer()
     mine = viewer.add_image(np.zeros((8, 8), np.float32))
     add(viewer, np.ones((8, 8), np.uint8), {}, "labels")
     assert viewer.layers.selection == {mine} and shown_as_selected(viewer) == [mine.name]
     other = add(viewer, np.ones((8, 8), np.uint8), {}, "labels", select=True)
+    qtbot.waitUntil(lambda: viewer.layers.selection == {other}, timeout=LONG_MS)
     several = {mine, other}
     viewer.layers.selection = several
     add(viewer, np.ones((8, 8), np.uint8), {}, "labels")

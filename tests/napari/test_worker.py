@@ -14,6 +14,7 @@ pytest.importorskip("napari")
 from napari.utils import progress
 from qtpy.QtCore import QCoreApplication, QEvent, QTimer
 
+from napari_em_da._napari import warm
 from napari_em_da._napari import worker as worker_module
 from napari_em_da._napari.worker import JobRunner, JobWorker, passing
 from napari_em_da.errors import DataError, JobFailed
@@ -99,6 +100,35 @@ def test_a_picture_that_nobody_takes_does_not_keep_a_job_from_ending(
     assert begun.wait(5)
     heard.runner.abandon()
     qtbot.waitUntil(closed.is_set)
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_job_begins_when_warming_up_has_ended(
+    heard: Heard, qtbot: Any, monkeypatch: pytest.MonkeyPatch, cancelled: bool
+) -> None:
+    """The layer that it adds would be drawn beside it; who does not want to wait for that may cancel."""
+    ended, begun = threading.Event(), threading.Event()
+    monkeypatch.setattr(warm, "_warm_enough", ended)
+    monkeypatch.setattr(warm, "MOST_S", 1000.0)
+    heard.runner.start(endless(threading.Event(), begun), silent=True)
+    assert not begun.wait(0.3)
+    if cancelled:
+        heard.runner.cancel()
+        qtbot.waitUntil(lambda: bool(heard.ends))
+        assert heard.ends == [(None, None)] and not begun.is_set()
+    else:
+        ended.set()
+        assert begun.wait(5)
+
+
+def test_a_job_does_not_wait_for_ever_until_it_is_warm(
+    heard: Heard, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warm, "_warm_enough", threading.Event())
+    monkeypatch.setattr(warm, "MOST_S", 0.1)
+    heard.runner.start(counting(3), silent=True)
+    qtbot.waitUntil(lambda: bool(heard.ends))
+    assert heard.ends == [(3, None)]
 
 
 def test_events_arrive_in_order_in_the_main_thread(heard: Heard, qtbot: Any) -> None:

@@ -6,6 +6,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from qtpy.QtCore import QEvent, QEventLoop, QObject, QTimer
@@ -61,6 +62,13 @@ class CloseFilter(QObject):
         self._stopping = False
         window.installEventFilter(self)
 
+    def rest(self) -> None:
+        """Let the window be drawn in the next turn of the event loop, and not before."""
+        window = self._window()
+        if window is not None:
+            window.setUpdatesEnabled(False)
+            QTimer.singleShot(1, partial(draw, self._window))
+
     def remove(self) -> None:
         """Stand there no longer."""
         window = self._window()
@@ -108,6 +116,14 @@ class CloseFilter(QObject):
             if window is not None and window.isVisible():
                 return
         self._closed()
+
+
+def draw(window: Callable[[], QWidget | None]) -> None:
+    """Let a window that rested be drawn, if it is still there."""
+    there = window()
+    if there is not None:
+        with suppress(RuntimeError):
+            there.setUpdatesEnabled(True)
 
 
 def question(busy: Sequence[Any]) -> str:

@@ -24,6 +24,7 @@ from napari_em_da._napari.page import Page, collapsible, wrapped
 from napari_em_da._napari.refine_page import VolumeLine
 from napari_em_da._napari.role_choice import RoleChoice
 from napari_em_da._napari.session import Session
+from napari_em_da._napari.turns import after_turns
 from napari_em_da._napari.warm import warm_training
 from napari_em_da.config import CorrectConfig
 from napari_em_da.errors import ConfigError, EmDaError
@@ -31,6 +32,7 @@ from napari_em_da.jobs import Job
 from napari_em_da.layers.refine import path_of
 
 MORE = ("steps", "replay", "forget", "keep", "batch", "learning_rate", "precision", "device")
+SHOWN = 3  # turns of the event loop after the one that builds the page
 NOWHERE = CorrectConfig(run=Path("run"), image=Path("image.tif"), corrections=Path("corrections.tif"))
 
 
@@ -94,7 +96,7 @@ class CorrectPage(Page):
         self.paint.take_button.clicked.connect(lambda _: self.take())
         self.accept.button.clicked.connect(lambda _: self.accept_truth())
         self.rounds.back.connect(self.back_to)
-        warm_training()
+        after_turns(SHOWN, warm_training)
 
     def _build(self) -> None:
         top, painting = QWidget(), QWidget()

@@ -202,6 +202,8 @@ class GuideDock(QWidget):
         """Napari takes a closed dock's widget out of the window without closing it."""
         if event is not None and event.type() == QEvent.Type.ParentChange:
             if self.parent() is None:
+                if self.closing is not None:
+                    self.closing.rest()  # first: the canvas takes the dock's place, and drawing it takes as long again
                 self.close_all()
             else:
                 QTimer.singleShot(0, self.guard)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import atexit
+import threading
+import weakref
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import count
@@ -25,6 +28,9 @@ POLL_MS = 30
 GUARD_MS = 3000
 AGAIN = "This is tried again by itself; nothing is lost as long as napari stays open."
 ABOUT = ("name", "scale", "translate", "units", "axis_labels", "editable", "opacity", "visible", "colormap")
+
+# of a script or a console that ends with its viewer open: while threads can still be started, and files written
+_AT_EXIT: Callable[..., object] = getattr(threading, "_register_atexit", atexit.register)
 
 Outcome = list[tuple[Write, Exception | None]]
 
@@ -72,6 +78,7 @@ class Keeper:
         self._guard = QTimer()
         self._guard.setInterval(GUARD_MS)
         self._guard.timeout.connect(self.check_lock)
+        _AT_EXIT(_close, weakref.ref(self))
 
     def check_lock(self) -> None:
         """Say so once if another program has taken the project over."""
@@ -317,6 +324,12 @@ class Keeper:
             if kept.known_as is not None:
                 self._facts.append((next(self._order), kept.known_as, None))
                 self._start(SOON_MS)
+
+
+def _close(there: weakref.ref[Keeper]) -> None:
+    keeper = there()
+    if keeper is not None:
+        keeper.close()
 
 
 __all__ = ["Keeper"]

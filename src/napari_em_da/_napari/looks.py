@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,21 +19,28 @@ TICKS = "QAbstractItemView::indicator:unchecked { border: 1px solid #808080; bor
 def add(viewer: Any, data: Any, about: Mapping[str, Any], kind: str, *, select: bool = False) -> Layer:
     """Add a layer made of LayerData; the user goes on with what was selected, unless that was nothing or ``select``.
 
-    Napari needs about a tenth of a second to add a layer, and half as much again for its first picture. So the layer
-    comes hidden and is shown in the next turn of the event loop, unless its visibility is set meanwhile.
+    Napari needs more than a tenth of a second to add a layer, and half as much again each for its first picture and
+    for its controls. So the layer comes hidden, is shown in the next turn of the event loop unless its visibility is
+    set meanwhile, and selected in the one after.
     """
     visible, selection, before = about.get("visible", True), viewer.layers.selection, set(viewer.layers.selection)
     first = not viewer.layers  # it tells napari where to look
     layer = Layer.create(data, {**about, "visible": visible and first}, kind)
-    stays = bool(before) and not select
-    with selection.events.blocker_all() if stays and selection.active else nullcontext():  # spares showing two controls
+    with selection.events.blocker_all() if selection.active else nullcontext():  # spares showing two controls
         viewer.add_layer(layer)
-        if stays:
+        if before:
             selection.update(before)
             selection.discard(layer)
     if visible and not first:
         _show_next(viewer, layer)
+    if before and select:
+        after_turns(2, partial(_select, viewer, layer))
     return layer
+
+
+def _select(viewer: Any, layer: Layer) -> None:
+    if layer in viewer.layers:
+        viewer.layers.selection.active = layer
 
 
 def _show_next(viewer: Any, layer: Layer) -> None:

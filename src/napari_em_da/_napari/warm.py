@@ -8,6 +8,7 @@ import importlib.util
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +17,13 @@ from napari.utils.colormaps import DirectLabelColormap
 
 from napari_em_da._napari.sharing import give_way, short_turns
 
+POLL_S = 0.05
+MOST_S = 5.0  # that a job waits, in case the disk is slow
+
 _begun: set[Callable[[], None]] = set()
 _one = threading.Lock()  # at a time: an import that waits for a library which another thread loads keeps Python's lock
+_warm_enough = threading.Event()
+_warm_enough.set()
 
 
 def warm_up() -> None:
@@ -25,6 +31,8 @@ def warm_up() -> None:
 
     Call it when the settings are applied: torch's libraries read the number of threads as they are loaded.
     """
+    if _warm not in _begun:
+        _warm_enough.clear()
     _begin(_warm)
 
 
@@ -43,10 +51,23 @@ def _begin(work: Callable[[], None]) -> None:
 
 
 def _warm() -> None:
-    with _one:
-        load_libraries()
-        import_pages()
-        compile_colours()
+    try:
+        with _one:
+            load_libraries()
+            import_pages()
+            compile_colours()
+    finally:
+        _warm_enough.set()
+
+
+def wait_until_warm(given_up: Callable[[], bool]) -> None:
+    """Let what ``warm_up`` has begun come to its end; for the thread of a job.
+
+    A layer that the job adds would be added and drawn beside it, in twice the time.
+    """
+    end = time.monotonic() + MOST_S
+    while not (_warm_enough.wait(POLL_S) or given_up() or time.monotonic() > end):
+        pass
 
 
 def _warm_training() -> None:
@@ -91,4 +112,4 @@ def compile_colours() -> None:
     DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", 1: "red"}).map(np.zeros(1, np.uint8))
 
 
-__all__ = ["compile_colours", "load_libraries", "warm_training", "warm_up"]
+__all__ = ["compile_colours", "load_libraries", "wait_until_warm", "warm_training", "warm_up"]

@@ -13,6 +13,7 @@ from napari.qt.threading import GeneratorWorker, create_worker
 
 from napari_em_da._napari.sharing import compute_with, computing_threads, give_way, short_turns
 from napari_em_da._napari.turns import after_turns
+from napari_em_da._napari.warm import wait_until_warm
 from napari_em_da.errors import JobFailed, ResourceError
 from napari_em_da.events import Event, Finished, Notice, Preview, Progress
 from napari_em_da.jobs import Job
@@ -72,6 +73,7 @@ class JobWorker(GeneratorWorker):
         """Emit every event, until the job finishes, fails or is asked to stop."""
         give_way()
         compute_with(self._threads)
+        wait_until_warm(lambda: self.abort_requested)
         with short_turns():
             return self._work()
 
