@@ -1,13 +1,13 @@
 """How long the viewer keeps its user waiting while the EM DA window trains, adapts, segments, previews and learns.
 
-    xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/responsiveness.py [--blame] [--hands-off] [--only train …]
+    xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/responsiveness.py [--moving] [--blame] [--only train …]
 
-A real napari viewer shows two phantom stacks of 20x1024x1024 and their labels, a user moves through them at a human's
-rate, and a timer of 5 ms in the main thread measures how late it fires. Every job is started by its own button. The
-last line printed, and benchmarks/results/responsiveness.json (responsiveness_hands_off.json with ``--hands-off``), tell
-how long an event would have waited: at the 99th percentile and at most, for each phase, with and without the 0.3 s
-after each movement of the user's, whose slicing and drawing are napari's own. Controls: the same viewer without our
-window, idle before it is opened, and beside a plain training thread once it is closed.
+A real napari viewer shows two phantom stacks of 20x1024x1024 and their labels, and a timer of 5 ms in the main thread
+measures how late it fires. Every job is started by its own button. The last line printed, and
+benchmarks/results/responsiveness.json, tell how long an event would have waited: at the 99th percentile and at most,
+for each phase. Controls: the same viewer without our window, idle before it is opened, and beside a plain training
+thread once it is closed. With ``--moving`` a user also moves through the stacks at a human's rate; the 0.3 s after each
+movement, whose slicing and drawing are napari's own, have figures of their own (responsiveness_moving.json).
 Also: seconds from Cancel to the end of the job, seconds to segment the section in view, and the objects' table of 1e5
 rows. ``--blame`` samples the main thread's stack whenever it is late, and prints what it was doing.
 """
@@ -58,7 +58,7 @@ def report(course: Course, names: list[str]) -> Results:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--blame", action="store_true", help="print what the main thread did while it was late")
-    parser.add_argument("--hands-off", action="store_true", help="nobody moves through the stacks")
+    parser.add_argument("--moving", action="store_true", help="a user moves through the stacks meanwhile")
     parser.add_argument("--steps", type=int, help="of the training and the adaptation; those of the preset if absent")
     parser.add_argument("--side", type=int, default=SIDE, help="pixels along a section, to try the script out")
     parser.add_argument("--only", nargs="*", help="only these phases; they need those before them that made their runs")
@@ -68,7 +68,7 @@ def main() -> None:
     meter = Meter()
     watchdog = Watchdog(meter)
     with tempfile.TemporaryDirectory() as name:
-        course = Course(Path(name), meter, hands=not given.hands_off, side=given.side, steps=given.steps)
+        course = Course(Path(name), meter, hands=given.moving, side=given.side, steps=given.steps)
         course.add()
         live(2)
         if given.blame:
@@ -97,7 +97,7 @@ def main() -> None:
     if not (failed or given.only or given.steps or given.side != SIDE):
         from _record import record
 
-        record("responsiveness_hands_off" if given.hands_off else "responsiveness", found)
+        record("responsiveness_moving" if given.moving else "responsiveness", found)
     del app
     print(json.dumps(found), flush=True)
     raise SystemExit(bool(failed))
