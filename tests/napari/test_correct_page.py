@@ -400,7 +400,9 @@ def test_rounds_are_learned_shown_and_taken_back(page: Any, viewer: Any, qtbot: 
     first = page.session.adapted
     assert first is not None and (first / "best.safetensors").is_file() and first.parent.parent == run, text
     info = json.loads((first / "run.json").read_text())["result"]
-    assert text.startswith(f"Round 1: {100 * info['changed']['all']:.1f} % of the view changed. IoU on your paint")
+    right = [f"{100 * share:.0f}" for share in info["accuracy"]]
+    changed = f"Round 1: {100 * info['changed']['all']:.1f} % of the view changed."
+    assert text.startswith(f"{changed} Right on your paint: {right[0]} → {right[1]} %. IoU on the labelled source")
     assert f"on the labelled source {info['source_iou'][0]:.2f} → {info['source_iou'][1]:.2f}" in text
     assert info["view"] == [3, 0, 0, 80]
     assert page.run.path == first and [path for path, _ in page.rounds.rows] == [run, first]

@@ -72,10 +72,13 @@ class RoundList(QWidget):
 
 def tell(result: Any, message: Message) -> None:
     """Say what a round changed; a ``CorrectResult``."""
-    parts = [f"Round {result.round}: {100 * result.changed['all']:.1f} % of the view changed."]
-    for what, (before, after) in (("on your paint", result.iou), ("on the labelled source", result.source_iou)):
-        if before is not None and after is not None:
-            parts.append(f"IoU {what} {before:.2f} → {after:.2f}.")
+    right, source = result.accuracy, result.source_iou  # not the IoU on the paint: background alone has none
+    parts = [
+        f"Round {result.round}: {100 * result.changed['all']:.1f} % of the view changed.",
+        f"Right on your paint: {100 * right[0]:.0f} → {100 * right[1]:.0f} %.",
+    ]
+    if None not in source:
+        parts.append(f"IoU on the labelled source {source[0]:.2f} → {source[1]:.2f}.")
     if result.kept == 0:
         message.warn(
             " ".join((*parts, "Nothing was learned, for the source would be forgotten: raise replay or forget."))
