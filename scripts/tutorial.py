@@ -133,8 +133,9 @@ def type_into(line: Any, text: str) -> None:
 
 def show_weights(tour: Tour) -> None:
     """Look at a map of weights; the training goes without."""
-    user, page = tour.user, tour.user.go("weights")
-    user.show(tour.layer("source").name)
+    user = tour.user
+    user.show(tour.layer("source").name)  # first: a preview that is hidden stays hidden
+    page = user.go("weights")
     page.kind.setCurrentIndex(page.kind.findData("border"))
     page.options.editors["objects"].set("components")
     page._edited()
