@@ -382,6 +382,7 @@ def test_closing_the_dock_unlocks_the_project(
     layer.paint((0, 3, 3), 1)
     expected = layer.data.copy()
     viewer.window.remove_dock_widget(dock.parent())
+    qtbot.waitUntil(viewer.window._qt_window.updatesEnabled)  # the window is drawn again
     assert not (tmp_path / "p" / "project.lock").exists()
     np.testing.assert_array_equal(saved(project, "mine"), expected)
 

@@ -102,13 +102,24 @@ def test_a_picture_that_nobody_takes_does_not_keep_a_job_from_ending(
     qtbot.waitUntil(closed.is_set)
 
 
+@pytest.fixture
+def warming(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """A warming up that ends when this event is set."""
+    ended = threading.Event()
+    thread = threading.Thread(target=ended.wait)
+    thread.start()
+    monkeypatch.setattr(warm, "_begun", {warm._warm: thread})
+    yield ended
+    ended.set()
+    thread.join()
+
+
 @pytest.mark.parametrize("cancelled", [False, True])
 def test_a_job_begins_when_warming_up_has_ended(
-    heard: Heard, qtbot: Any, monkeypatch: pytest.MonkeyPatch, cancelled: bool
+    heard: Heard, qtbot: Any, monkeypatch: pytest.MonkeyPatch, warming: threading.Event, cancelled: bool
 ) -> None:
     """The layer that it adds would be drawn beside it; who does not want to wait for that may cancel."""
-    ended, begun = threading.Event(), threading.Event()
-    monkeypatch.setattr(warm, "_warm_enough", ended)
+    begun = threading.Event()
     monkeypatch.setattr(warm, "MOST_S", 1000.0)
     heard.runner.start(endless(threading.Event(), begun), silent=True)
     assert not begun.wait(0.3)
@@ -117,18 +128,17 @@ def test_a_job_begins_when_warming_up_has_ended(
         qtbot.waitUntil(lambda: bool(heard.ends))
         assert heard.ends == [(None, None)] and not begun.is_set()
     else:
-        ended.set()
+        warming.set()
         assert begun.wait(5)
 
 
 def test_a_job_does_not_wait_for_ever_until_it_is_warm(
-    heard: Heard, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+    heard: Heard, qtbot: Any, monkeypatch: pytest.MonkeyPatch, warming: threading.Event
 ) -> None:
-    monkeypatch.setattr(warm, "_warm_enough", threading.Event())
     monkeypatch.setattr(warm, "MOST_S", 0.1)
     heard.runner.start(counting(3), silent=True)
     qtbot.waitUntil(lambda: bool(heard.ends))
-    assert heard.ends == [(3, None)]
+    assert heard.ends == [(3, None)] and not warming.is_set()
 
 
 def test_events_arrive_in_order_in_the_main_thread(heard: Heard, qtbot: Any) -> None:

@@ -20,10 +20,8 @@ from napari_em_da._napari.sharing import give_way, short_turns
 POLL_S = 0.05
 MOST_S = 5.0  # that a job waits, in case the disk is slow
 
-_begun: set[Callable[[], None]] = set()
+_begun: dict[Callable[[], None], threading.Thread] = {}
 _one = threading.Lock()  # at a time: an import that waits for a library which another thread loads keeps Python's lock
-_warm_enough = threading.Event()
-_warm_enough.set()
 
 
 def warm_up() -> None:
@@ -31,8 +29,6 @@ def warm_up() -> None:
 
     Call it when the settings are applied: torch's libraries read the number of threads as they are loaded.
     """
-    if _warm not in _begun:
-        _warm_enough.clear()
     _begin(_warm)
 
 
@@ -46,18 +42,15 @@ def warm_training() -> None:
 
 def _begin(work: Callable[[], None]) -> None:
     if work not in _begun:
-        _begun.add(work)
-        threading.Thread(target=work, name="em-da-warm").start()
+        _begun[work] = threading.Thread(target=work, name="em-da-warm")
+        _begun[work].start()
 
 
 def _warm() -> None:
-    try:
-        with _one:
-            load_libraries()
-            import_pages()
-            compile_colours()
-    finally:
-        _warm_enough.set()
+    with _one:
+        load_libraries()
+        import_pages()
+        compile_colours()
 
 
 def wait_until_warm(given_up: Callable[[], bool]) -> None:
@@ -65,9 +58,9 @@ def wait_until_warm(given_up: Callable[[], bool]) -> None:
 
     A layer that the job adds would be added and drawn beside it, in twice the time.
     """
-    end = time.monotonic() + MOST_S
-    while not (_warm_enough.wait(POLL_S) or given_up() or time.monotonic() > end):
-        pass
+    warming, end = _begun.get(_warm), time.monotonic() + MOST_S
+    while warming is not None and warming.is_alive() and not given_up() and time.monotonic() < end:
+        warming.join(POLL_S)
 
 
 def _warm_training() -> None:
